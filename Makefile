@@ -1,0 +1,32 @@
+# Needs Python >= 3.11 and make; everything else is installed below this folder from uv.lock.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+export UV_PYTHON_DOWNLOADS := never
+export UV_PYTHON_PREFERENCE := only-system
+UV := .venv-tools/bin/uv
+BIN := .venv/bin
+
+.PHONY: serve demo test test-all check bench lock clean
+
+serve: .venv/.ready
+	$(BIN)/reelay serve --sandbox
+
+.venv-tools/.ready: Makefile
+	$(PYTHON) -c 'import sys; sys.exit("Reelay needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.ready: .venv-tools/.ready pyproject.toml uv.lock
+	$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
+
+.venv-openai-json-era/.ready: .venv-tools/.ready pyproject.toml uv.lock
+	UV_PROJECT_ENVIRONMENT=.venv-openai-json-era $(UV) sync --frozen --quiet --python $(PYTHON) --only-group openai-json-era
+	@touch $@
+
+lock: .venv-tools/.ready
+	$(UV) lock
+
+clean:
+	rm -rf .venv .venv-tools .venv-openai-json-era .cache

@@ -1,0 +1,1 @@
+"""The words: what every other room speaks of. Standard library and msgspec only."""

@@ -1,0 +1,47 @@
+"""Whole micro-dollars: read, multiply, round, print. No float comes near."""
+
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
+
+MICRO = Decimal(1_000_000)
+
+
+def parse_usd(text: str) -> Decimal:
+    """A decimal string in USD, finite. Raises ValueError on anything else."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is not a decimal number") from None
+    if not value.is_finite():
+        raise ValueError(f"{text!r} is not a finite number")
+    return value
+
+
+def microusd_up(usd: Decimal) -> int:
+    """For quotes and holds: never less than the exact amount."""
+    return int((usd * MICRO).to_integral_value(rounding=ROUND_CEILING))
+
+
+def microusd_even(usd: Decimal) -> int:
+    """For settlements: half goes to the even neighbour, once."""
+    return int((usd * MICRO).to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+def stated_microusd(value: object) -> int | None:
+    """
+    What a seller says it took, from its decimal string or number; None where it says nothing.
+
+    Raises ValueError for a negative, infinite or unreadable amount: a broken figure is not nothing.
+    """
+    if value is None:
+        return None
+    usd = parse_usd(str(value))
+    if usd < 0:
+        raise ValueError(f"{value!r} is negative")
+    return microusd_even(usd)
+
+
+def usd_text(microusd: int) -> str:
+    """A decimal string with six places: "0.992500"."""
+    sign = "-" if microusd < 0 else ""
+    whole, micro = divmod(abs(microusd), 1_000_000)
+    return f"{sign}{whole}.{micro:06d}"

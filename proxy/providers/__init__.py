@@ -1,0 +1,1 @@
+"""The sellers' wires, one file each: pure translation between our words and theirs."""

@@ -1,0 +1,158 @@
+"""What an adapter is: three questions, three answers, and a name for every refusal. All pure."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from proxy.core.attempt import Accepted, CancelAnswer, Order, Progress, Result, Ticket
+from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, SellerError
+from proxy.core.wire import Call, Reply
+
+T = TypeVar("T")
+
+
+class Adapter(Protocol):
+    """
+    One seller's wire.
+
+    It sees no client, clock, setting, log or price. `accepted`, `progress` and `result` read replies
+    with a 2xx status; every other status goes to `refusal`. Bad news inside a 2xx is raised.
+    """
+
+    name: str
+    base_url: str
+    """The seller's own host; an account may name another."""
+
+    def authorize(self, api_key: str) -> tuple[str, str]:
+        """The header that carries the key: name and value."""
+        ...
+
+    def submit(self, order: Order) -> Call: ...
+
+    def accepted(self, reply: Reply) -> Accepted:
+        """Raises Refusal for a definite no inside a 2xx, OutcomeUnknown for an answer that cannot be read."""
+        ...
+
+    def poll(self, ticket: Ticket) -> Call: ...
+
+    def progress(self, reply: Reply) -> Progress:
+        """Raises Refusal for a definite end without a file, Garbled for what it does not know."""
+        ...
+
+    def collect(self, ticket: Ticket) -> Call:
+        """Asks for the file of an order that succeeded; may be asked again for a fresh link."""
+        ...
+
+    def result(self, reply: Reply) -> Result:
+        """Raises Refusal where success turns out to have no file, Garbled for what it does not know."""
+        ...
+
+    def refusal(self, reply: Reply) -> SellerError:
+        """
+        Names a reply that is not 2xx: Refusal, or OutcomeUnknown where a submit may have bought.
+
+        The service reads it by what it asked: for a poll, only Refusal of kind `account` has a
+        meaning here, the rest is asked again. For `collect` a Refusal is the definite end.
+        """
+        ...
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """A seller that can be asked to stop."""
+
+    def cancel(self, ticket: Ticket) -> Call: ...
+
+    def cancelled(self, reply: Reply) -> CancelAnswer:
+        """Reads any status. Raises Garbled for what it does not know."""
+        ...
+
+
+@runtime_checkable
+class Finds(Protocol):
+    """A seller that can say whether a lost submit arrived."""
+
+    def find(self, client_ref: str) -> Call: ...
+
+    def found(self, reply: Reply) -> Accepted | None:
+        """None: no such order. Raises Garbled where the answer cannot be read."""
+        ...
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """A seller whose callback names its own id."""
+
+    def announced(self, body: bytes) -> str | None:
+        """The id and nothing else; None where the body names none."""
+        ...
+
+
+def decode(reply: Reply, shape: type[T]) -> T:
+    """The body as `shape`, fields added by the seller ignored. Raises Garbled."""
+    try:
+        return msgspec.json.decode(reply.body, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise Garbled(f"unreadable answer with status {reply.status}: {exc}") from exc
+
+
+def is_readable(reply: Reply) -> bool:
+    """Whether the body is a JSON object: an answer of the application, not of some ingress before it."""
+    try:
+        return isinstance(msgspec.json.decode(reply.body), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def json_body(fields: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(fields)
+
+
+def retry_after_s(reply: Reply) -> float | None:
+    """`Retry-After` in seconds, from a number or an HTTP date against the reply's own `Date`; None where absent or odd."""
+    text = reply.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    try:
+        then = parsedate_to_datetime(text)
+        sent = parsedate_to_datetime(reply.headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, (_aware(then) - _aware(sent)).total_seconds())
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_KINDS: dict[int, FailureKind] = {
+    401: "account",
+    402: "account",
+    403: "account",
+    429: "throttled",
+    503: "capacity",
+}
+
+
+def default_refusal(
+    reply: Reply, message: str, *, kind: FailureKind | None = None, seller_code: str | None = None
+) -> SellerError:
+    """
+    The common meaning of a status that is not 2xx; `kind` overrides the word, never the certainty.
+
+    429 and 503 are refusals whoever sent them; any other 4xx but 408 only with a readable body; the
+    rest may have bought.
+    """
+    certain = reply.status in {429, 503} or (400 <= reply.status < 500 and reply.status != 408 and is_readable(reply))
+    if not certain:
+        return OutcomeUnknown(f"status {reply.status}: {message}")
+    return Refusal(
+        kind or _KINDS.get(reply.status, "invalid_input"),
+        message,
+        seller_code=seller_code,
+        retry_after_s=retry_after_s(reply),
+        cost_microusd=0,
+    )
