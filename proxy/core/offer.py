@@ -8,6 +8,27 @@ from proxy.core.video import Operation
 
 PriceBasis = Literal["listed", "derived"]
 
+ExclusionReason = Literal[
+    "operation",
+    "resolution",
+    "aspect_ratio",
+    "seconds",
+    "generate_audio",
+    "seed",
+    "content_filter",
+    "tier",
+    "web_search",
+    "prompt",
+    "no_price",
+    "provider_off",
+    "not_pinned",
+    "rule",
+    "over_price",
+    "too_slow",
+    "over_budget",
+]
+"""The part that cannot be met. `rule`: the rule's or the request's `only`, `ignore`, `order`."""
+
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of the price book; a change is a new entry with a later start."""
@@ -75,10 +96,7 @@ class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
 
     offer: str
     provider: str
-    reason: Literal[
-        "operation", "resolution", "aspect_ratio", "seconds", "generate_audio", "seed", "content_filter", "tier",
-        "web_search", "prompt", "no_price", "provider_off", "not_pinned", "rule", "over_price", "too_slow", "over_budget",
-    ]  # fmt: skip
+    reason: ExclusionReason
     detail: str
     """A sentence for people; names the part that cannot be met and what could be."""
 

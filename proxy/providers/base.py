@@ -112,7 +112,7 @@ def json_body(fields: dict[str, Any]) -> bytes:
 
 
 def retry_after_s(reply: Reply) -> float | None:
-    """`Retry-After` in seconds, from a number or an HTTP date against the reply's own `Date`; None where absent or odd."""
+    """`Retry-After` in seconds, a date counted from the reply's own `Date`; None where absent or odd."""
     text = reply.headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
