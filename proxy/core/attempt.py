@@ -75,3 +75,54 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 CancelAnswer = Literal["requested", "too_late", "unknown"]
 """requested: the seller will try, and must be polled on. too_late: it had ended. unknown: it knows no such order."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of one send; times are microseconds UTC, None where it did not happen."""
+
+    video_id: str
+    number: int
+    """From 1, in the order of sending."""
+    offer: str
+    provider: str
+    seller_model: str
+    state: AttemptState
+    client_ref: str
+    seller_id: str | None = None
+    failure_kind: str | None = None
+    """A FailureKind once refused or failed."""
+    seller_code: str | None = None
+    message: str | None = None
+    started_at: int
+    accepted_at: int | None = None
+    ended_at: int | None = None
+    retry_at: int | None = None
+    """When an offer that refused as throttled or at capacity may be asked again."""
+    possible_microusd: int
+    """What it may have cost where nobody knows: the dearest price at this seller."""
+    cost_microusd: int | None = None
+    """What the seller took; None is unknown."""
+    cost_stated: int = 0
+    """1 where the seller itself named the cost."""
+    asks: int = 0
+    """How often an unknown one was looked for."""
+    missing_since: int | None = None
+    missing: int = 0
+    """How often in a row the seller said that it does not know the order, since `missing_since`."""
+    cancel_asked_at: int | None = None
+    link: str | None = None
+    """The seller's link to the file, once done; never shown."""
+    fetches: int = 0
+    """How often the copy was tried."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """Raises ValueError where the seller's id is not known."""
+        if self.seller_id is None:
+            raise ValueError(f"attempt {self.video_id}/{self.number} holds no seller's id")
+        return Ticket(seller_id=self.seller_id, seller_model=self.seller_model)
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still cost or deliver."""
+        return self.state in {"sending", "running", "done", "unknown", "lost"}

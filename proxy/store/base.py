@@ -1,0 +1,127 @@
+"""How a unit of work speaks to the database, whichever engine runs it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from sqlalchemy import BindParameter, Dialect
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import iterate
+
+T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
+Row = TypeVar("Row", bound=msgspec.Struct)
+
+
+class _Text(msgspec.Struct, frozen=True):
+    """A statement in one dialect."""
+
+    sql: str
+    order: tuple[str, ...] | None
+    """Of its parameters, where the driver counts them."""
+    constants: dict[str, Any]
+    """Values that stand in the statement itself."""
+
+    def parameters(self, values: Mapping[str, Any]) -> Any:
+        every = {**self.constants, **values} if self.constants else values
+        return every if self.order is None else tuple([every[name] for name in self.order])
+
+
+class Statement:
+    """
+    A Core statement, compiled once for each dialect and run on the driver's own cursor.
+
+    Every value that changes is a `bindparam` with a name; all must be given at each run.
+    """
+
+    def __init__(self, core: ClauseElement) -> None:
+        self._core = core
+        self._texts: dict[str, _Text] = {}
+        self._named = set()
+        for part in iterate(core):
+            if isinstance(part, BindParameter) and part.required:
+                # Lists of constants are spelled out, which SQLAlchemy does only where no bind lacks a value.
+                part.required = False
+                self._named.add(part.key)
+
+    def text(self, dialect: Dialect) -> _Text:
+        found = self._texts.get(dialect.name)
+        return found or self._texts.setdefault(dialect.name, self._compile(dialect))
+
+    def _compile(self, dialect: Dialect) -> _Text:
+        compiled: SQLCompiler = self._core.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]  # a statement's compiler, not a type's
+        order = None if compiled.positiontup is None else tuple(compiled.positiontup)
+        constants = {name: value for name, value in compiled.params.items() if name not in self._named}
+        return _Text(str(compiled), order, constants)
+
+
+class Tx:
+    """One transaction, as a unit of work sees it. `now_us` is the database's clock at its beginning."""
+
+    def __init__(self, cursor: Any, dialect: Dialect, now_us: int) -> None:
+        self._cursor = cursor
+        self._dialect = dialect
+        self.now_us = now_us
+
+    def rows(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
+        self._execute(statement, values)
+        return self._cursor.fetchall()  # type: ignore[no-any-return]  # the driver is untyped
+
+    def one(self, statement: Statement, **values: Any) -> tuple[Any, ...] | None:
+        self._execute(statement, values)
+        return self._cursor.fetchone()  # type: ignore[no-any-return]  # the driver is untyped
+
+    def run(self, statement: Statement, **values: Any) -> int:
+        """The number of rows changed."""
+        self._execute(statement, values)
+        return self._cursor.rowcount  # type: ignore[no-any-return]  # the driver is untyped
+
+    def run_many(self, statement: Statement, values: Iterable[Mapping[str, Any]]) -> None:
+        """One statement over many rows."""
+        text = statement.text(self._dialect)
+        self._cursor.executemany(text.sql, [text.parameters(row) for row in values])
+
+    def _execute(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        text = statement.text(self._dialect)
+        self._cursor.execute(text.sql, text.parameters(values))
+
+
+def as_structs(shape: type[Row], names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[Row]:
+    """Rows of a select over `names`, in that order, as Structs."""
+    return [shape(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def fields_of(row: msgspec.Struct) -> dict[str, Any]:
+    """A Struct's fields as the parameters of an insert."""
+    return {name: getattr(row, name) for name in row.__struct_fields__}
+
+
+class Store(Protocol):
+    """Runs units of work; the engine decides where and with whom together."""
+
+    async def write(self, unit: Callable[[Tx], T]) -> T:
+        """
+        The unit's result, once it is committed.
+
+        What the unit raises is raised here and undoes that unit alone. Raises Overloaded where the
+        commit failed: nothing of the unit was kept.
+        """
+        ...
+
+    async def write_grouped(self, batch: Callable[[Tx, Sequence[A]], Sequence[R]], item: A) -> R:
+        """
+        The same for a unit that takes many items in one statement a table.
+
+        `batch` gets whatever items wait at that moment; should it raise, each is run by itself.
+        """
+        ...
+
+    async def read_now(self, unit: Callable[[Tx], T]) -> T:
+        """A read by key, a few microseconds long."""
+        ...
+
+    async def read(self, unit: Callable[[Tx], T]) -> T:
+        """A longer read, beside everything else."""
+        ...

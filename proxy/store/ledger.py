@@ -1,0 +1,250 @@
+"""
+The double-entry ledger: every transaction's postings sum to zero, and none is ever changed.
+
+A video's money goes through `hold` and then exactly one of `post` and `void`. What no tenant pays is
+an `absorb` of its own. A hold moves money from the tenant's credits to its held account; a post gives
+the hold back and writes what is spent against what the seller takes and our markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import and_, bindparam, case, func, insert, or_, select
+
+from proxy.store.base import Statement, Tx, fields_of
+from proxy.store.tables import attempts, end_users, ledger_postings, ledger_transactions, tenants, videos
+
+Kind = Literal["hold", "post", "void", "absorb"]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction without its postings; the columns are described in tables.py."""
+
+    id: str
+    kind: Kind
+    video_id: str
+    attempt_no: int
+    at: int
+    tenant_id: str
+    end_user: str | None
+    provider: str | None
+    model: str
+    price_id: str | None
+    book_hash: str
+    rules_hash: str
+    billed_seconds: int | None = None
+    refers_to: str | None = None
+
+
+Postings = Mapping[str, int]
+"""Account to micro-dollars; the values sum to zero."""
+
+_ENTRY = Entry.__struct_fields__
+_INSERT = Statement(insert(ledger_transactions).values({name: bindparam(name) for name in _ENTRY}))
+_POST = Statement(
+    insert(ledger_postings).values(
+        transaction_id=bindparam("transaction_id"),
+        account=bindparam("account"),
+        amount_microusd=bindparam("amount_microusd"),
+    )
+)
+
+
+def entry_id(video_id: str, attempt_no: int, kind: Kind) -> str:
+    return f"{video_id}/{attempt_no}/{kind}"
+
+
+def hold_postings(tenant_id: str, hold_microusd: int) -> Postings:
+    return {f"tenant:{tenant_id}:held": hold_microusd, f"credits:{tenant_id}": -hold_microusd}
+
+
+def void_postings(tenant_id: str, hold_microusd: int) -> Postings:
+    return {f"tenant:{tenant_id}:held": -hold_microusd, f"credits:{tenant_id}": hold_microusd}
+
+
+def post_postings(
+    tenant_id: str, *, hold_microusd: int, charge_microusd: int, seller_costs: Mapping[str, int], overrun_microusd: int
+) -> Postings:
+    """
+    The hold goes back, the charge is spent; `seller_costs` is what each provider takes of it.
+
+    What is left of charge and overrun after the sellers' costs is markup, and may be negative.
+    """
+    markup = charge_microusd + overrun_microusd - sum(seller_costs.values())
+    return {
+        **void_postings(tenant_id, hold_microusd),
+        f"tenant:{tenant_id}:spend": charge_microusd,
+        f"tenant:{tenant_id}:markup": -markup,
+        "absorbed:overrun": overrun_microusd,
+        **{f"provider:{provider}:payable": -cost for provider, cost in seller_costs.items()},
+    }
+
+
+def absorb_postings(reason: str, provider: str, cost_microusd: int) -> Postings:
+    """`reason` with its prefix: `absorbed:double`."""
+    return {reason: cost_microusd, f"provider:{provider}:payable": -cost_microusd}
+
+
+def write_many(tx: Tx, entries: Sequence[tuple[Entry, Postings]]) -> None:
+    """
+    New transactions with their postings; those of zero are left out.
+
+    Raises ValueError where one does not sum to zero; a repeat breaks the unit.
+    """
+    for entry, postings in entries:
+        if sum(postings.values()):
+            raise ValueError(f"{entry.id} does not sum to zero")
+    tx.run_many(_INSERT, [fields_of(entry) for entry, _ in entries])
+    tx.run_many(
+        _POST,
+        [
+            {"transaction_id": entry.id, "account": account, "amount_microusd": amount}
+            for entry, postings in entries
+            for account, amount in postings.items()
+            if amount
+        ],
+    )
+
+
+# Reports
+
+GROUPS = ("tenant", "end_user", "provider", "model", "day")
+"""What spend can be told by."""
+
+_DAY_US = 86_400_000_000
+_SIDES = ledger_postings.c.account
+_AMOUNT = ledger_postings.c.amount_microusd
+
+
+def _sum_where(condition: Any, sign: int = 1) -> Any:
+    return func.coalesce(func.sum(case((condition, sign * _AMOUNT), else_=0)), 0)
+
+
+_GROUP_COLUMNS: dict[str, Any] = {
+    "tenant": ledger_transactions.c.tenant_id,
+    "end_user": end_users.c.name,
+    "provider": ledger_transactions.c.provider,
+    "model": ledger_transactions.c.model,
+    "day": ledger_transactions.c.at // _DAY_US,
+}
+
+SUMS = ("charged_microusd", "seller_microusd", "markup_microusd", "absorbed_microusd")
+
+
+def _spend(groups: tuple[str, ...]) -> Statement:
+    keys = [_GROUP_COLUMNS[name].label(name) for name in groups]
+    entry = ledger_transactions
+    query = (
+        select(
+            *keys,
+            func.count(func.distinct(case((entry.c.kind == "post", entry.c.video_id)))).label("videos"),
+            _sum_where(_SIDES.like("tenant:%:spend")).label("charged_microusd"),
+            _sum_where(_SIDES.like("provider:%:payable"), -1).label("seller_microusd"),
+            _sum_where(_SIDES.like("tenant:%:markup"), -1).label("markup_microusd"),
+            _sum_where(_SIDES.like("absorbed:%")).label("absorbed_microusd"),
+        )
+        .select_from(entry)
+        .join(ledger_postings, ledger_postings.c.transaction_id == entry.c.id)
+        .outerjoin(
+            end_users,
+            and_(end_users.c.tenant_id == entry.c.tenant_id, end_users.c.surrogate == entry.c.end_user),
+        )
+        .where(
+            entry.c.kind.in_(["post", "absorb"]),
+            entry.c.at >= bindparam("start"),
+            entry.c.at < bindparam("end"),
+            or_(bindparam("tenant_id").is_(None), entry.c.tenant_id == bindparam("tenant_id")),
+        )
+    )
+    if groups:
+        query = query.group_by(*keys).order_by(*keys)
+    return Statement(query)
+
+
+_spend_by: dict[tuple[str, ...], Statement] = {}
+
+
+class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over one group, exact; a group key that was not asked for is absent from `keys`."""
+
+    keys: dict[str, str | None]
+    videos: int
+    """Videos charged."""
+    charged_microusd: int
+    """What tenants pay."""
+    seller_microusd: int
+    """What sellers take, as far as it is known."""
+    markup_microusd: int
+    absorbed_microusd: int
+    """What sellers take and nobody pays."""
+    unknown_costs: int = 0
+    """Attempts that have ended and whose cost nobody knows."""
+
+
+def spend(tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int, end: int) -> list[SpendRow]:
+    """Spend in `[start, end)` by time of settlement; `day` is the number of days since the epoch."""
+    statement = _spend_by.setdefault(groups, _spend(groups))
+    rows = tx.rows(statement, tenant_id=tenant_id, start=start, end=end)
+    width = len(groups)
+    return [
+        SpendRow(
+            keys={name: None if value is None else str(value) for name, value in zip(groups, row[:width], strict=True)},
+            videos=int(row[width]),
+            **{name: int(value) for name, value in zip(SUMS, row[width + 1 :], strict=True)},
+        )
+        for row in rows
+    ]
+
+
+_UNKNOWN_COSTS = Statement(
+    select(
+        videos.c.tenant_id,
+        end_users.c.name,
+        attempts.c.provider,
+        videos.c.model,
+        attempts.c.ended_at // _DAY_US,
+    )
+    .join(videos, videos.c.id == attempts.c.video_id)
+    .outerjoin(end_users, and_(end_users.c.tenant_id == videos.c.tenant_id, end_users.c.surrogate == videos.c.end_user))
+    .where(
+        attempts.c.cost_microusd.is_(None),
+        attempts.c.ended_at >= bindparam("start"),
+        attempts.c.ended_at < bindparam("end"),
+        or_(bindparam("tenant_id").is_(None), videos.c.tenant_id == bindparam("tenant_id")),
+    )
+)
+
+
+def unknown_costs(
+    tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int, end: int
+) -> dict[tuple[str | None, ...], int]:
+    """How many ended attempts have an unknown cost, by the same groups."""
+    counts: dict[tuple[str | None, ...], int] = {}
+    for row in tx.rows(_UNKNOWN_COSTS, tenant_id=tenant_id, start=start, end=end):
+        named = dict(zip(GROUPS, row, strict=True))
+        key = tuple(None if named[name] is None else str(named[name]) for name in groups)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+_BALANCES = Statement(
+    select(ledger_postings.c.account, func.sum(_AMOUNT))
+    .group_by(ledger_postings.c.account)
+    .order_by(ledger_postings.c.account)
+)
+_TENANTS_HELD = Statement(
+    select(tenants.c.id, func.coalesce(func.sum(case((videos.c.hold == "held", videos.c.hold_microusd), else_=0)), 0))
+    .outerjoin(videos, videos.c.tenant_id == tenants.c.id)
+    .group_by(tenants.c.id)
+)
+
+
+def balances(tx: Tx) -> dict[str, int]:
+    """Account to micro-dollars; together they sum to zero."""
+    return {row[0]: int(row[1]) for row in tx.rows(_BALANCES)}
+
+
+def held_by_videos(tx: Tx) -> dict[str, int]:
+    """Tenant to micro-dollars held, as the videos say; must equal the held accounts."""
+    return {row[0]: int(row[1]) for row in tx.rows(_TENANTS_HELD)}

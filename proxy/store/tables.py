@@ -1,0 +1,178 @@
+"""
+Every table, each column with its unit.
+
+Times are whole microseconds since the epoch, UTC; money is whole micro-dollars; structures are JSON
+as msgspec writes it. One text for SQLite and PostgreSQL.
+"""
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+
+metadata = MetaData()
+
+BigInt = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits on both; STRICT tables of SQLite know no BIGINT."""
+
+
+def _table(name: str, *columns: Column[object] | Index) -> Table:
+    return Table(name, metadata, *columns, sqlite_strict=True)
+
+
+facts = _table(
+    "facts",
+    Column("name", Text, primary_key=True),  # `sandbox`: "1" or "0", set once
+    Column("value", Text, nullable=False),
+)
+
+tenants = _table(
+    "tenants",
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("markup", Text, nullable=False),  # ratio, a decimal string
+    Column("allow_filter_off", BigInt, nullable=False),  # 0 or 1
+    Column("require_end_user_id", BigInt, nullable=False),  # 0 or 1
+    Column("created_at", BigInt, nullable=False),
+)
+
+api_keys = _table(
+    "api_keys",
+    Column("id", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("digest", Text, nullable=False, unique=True),  # HMAC-SHA256 under the pepper, hex
+    Column("last4", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # words separated by a space
+    Column("created_at", BigInt, nullable=False),
+    Column("expires_at", BigInt),
+    Column("revoked_at", BigInt),
+    Column("last_used_at", BigInt),  # written at most once a minute
+)
+
+end_users = _table(
+    "end_users",
+    Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=True),
+    Column("surrogate", Text, primary_key=True),  # what the ledger holds
+    Column("name", Text),  # the `end_user_id`; null once erased
+    Index("end_users_name", "tenant_id", "name", unique=True),
+)
+
+videos = _table(
+    "videos",
+    Column("id", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("end_user", Text),  # end_users.surrogate
+    Column("status", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text),  # null once erased
+    Column("spec", LargeBinary, nullable=False),  # core.video.Spec without prompt, end user and metadata
+    Column("metadata", LargeBinary),  # the client's pairs; null once erased
+    Column("plan", LargeBinary, nullable=False),  # core.offer.Plan with the kept offers alone
+    Column("progress", BigInt, nullable=False),  # percent, never less than before
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("created_at", BigInt, nullable=False),
+    Column("ended_at", BigInt),
+    Column("deadline_at", BigInt, nullable=False),
+    Column("cancelled_at", BigInt),
+    Column("deleted_at", BigInt),  # hidden from then on
+    Column("expires_at", BigInt),  # when the file goes away
+    Column("hold", Text, nullable=False),  # held, posted or void
+    Column("hold_microusd", BigInt, nullable=False),
+    Column("charged_microusd", BigInt),  # null until settled
+    Column("delivered_no", BigInt),  # number of the attempt whose film it is
+    Column("footage", LargeBinary),  # core.video.Footage, once our copy is in place
+    Index("videos_by_tenant", "tenant_id", "created_at", "id"),
+    Index("videos_live", "status", "created_at"),
+)
+
+attempts = _table(
+    "attempts",
+    Column("video_id", Text, ForeignKey("videos.id"), primary_key=True),
+    Column("number", BigInt, primary_key=True),
+    Column("offer", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("seller_model", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("client_ref", Text, nullable=False),
+    Column("seller_id", Text),
+    Column("failure_kind", Text),
+    Column("seller_code", Text),
+    Column("message", Text),
+    Column("started_at", BigInt, nullable=False),
+    Column("accepted_at", BigInt),
+    Column("ended_at", BigInt),
+    Column("retry_at", BigInt),
+    Column("possible_microusd", BigInt, nullable=False),
+    Column("cost_microusd", BigInt),  # what the seller took; null is unknown
+    Column("cost_stated", BigInt, nullable=False),  # 1: the seller named it
+    Column("asks", BigInt, nullable=False),
+    Column("missing_since", BigInt),
+    Column("missing", BigInt, nullable=False),
+    Column("cancel_asked_at", BigInt),
+    Column("link", Text),
+    Column("fetches", BigInt, nullable=False),
+    Index("attempts_by_seller_id", "provider", "seller_id", unique=True),
+    Index("attempts_by_state", "state", "started_at"),
+)
+
+work = _table(
+    "work",
+    Column("video_id", Text, ForeignKey("videos.id"), primary_key=True),
+    Column("attempt_no", BigInt, primary_key=True),  # 0: the video itself, what to buy next
+    Column("due_at", BigInt, nullable=False),
+    Column("lease_until", BigInt, nullable=False),  # 0: free
+    Column("owner", Text),
+    Column("fence", BigInt, nullable=False),  # grows with each claim
+    Column("nudged", BigInt, nullable=False),  # 1: due at once when its holder lets go
+    Index("work_due", "due_at"),
+)
+
+idempotency = _table(
+    "idempotency",
+    Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("video_id", Text, ForeignKey("videos.id"), nullable=False),
+    Column("created_at", BigInt, nullable=False),
+)
+
+ledger_transactions = _table(
+    "ledger_transactions",
+    Column("id", Text, primary_key=True),  # `<video>/<attempt>/<kind>`: a repeat cannot be written
+    Column("kind", Text, nullable=False),  # hold, post, void or absorb
+    Column("video_id", Text, nullable=False),
+    Column("attempt_no", BigInt, nullable=False),
+    Column("at", BigInt, nullable=False),
+    Column("tenant_id", Text, nullable=False),
+    Column("end_user", Text),
+    Column("provider", Text),
+    Column("model", Text, nullable=False),
+    Column("price_id", Text),
+    Column("book_hash", Text, nullable=False),
+    Column("rules_hash", Text, nullable=False),
+    Column("billed_seconds", BigInt),
+    Column("refers_to", Text),  # the transaction that this one ends or corrects
+    Index("ledger_by_time", "at"),
+    Index("ledger_by_tenant", "tenant_id", "at"),
+)
+
+ledger_postings = _table(
+    "ledger_postings",
+    Column("transaction_id", Text, ForeignKey("ledger_transactions.id"), primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("amount_microusd", BigInt, nullable=False),
+)
+
+admin_log = _table(
+    "admin_log",
+    Column("id", Text, primary_key=True),
+    Column("at", BigInt, nullable=False),
+    Column("actor", Text, nullable=False),  # id of the key, or `cli`
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("reason", Text),
+)
+
+APPEND_ONLY = ("ledger_transactions", "ledger_postings", "admin_log")
+"""Tables whose rows are never changed; triggers see to it."""

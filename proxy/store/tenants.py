@@ -1,0 +1,210 @@
+"""Tenants, their keys and end users, the facts of this database, and the log of what admins change."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import bindparam, insert, or_, select, update
+
+from proxy.core.tenant import Tenant
+from proxy.store.base import Statement, Tx, as_structs, fields_of
+from proxy.store.tables import admin_log, api_keys, end_users, facts, tenants
+
+_TENANT = Tenant.__struct_fields__
+_tenant_columns = [tenants.c[name] for name in _TENANT]
+
+_INSERT = Statement(insert(tenants).values({name: bindparam(name) for name in _TENANT}))
+_UPDATE = Statement(
+    update(tenants)
+    .where(tenants.c.id == bindparam("of_id"))
+    .values({name: bindparam(name) for name in _TENANT if name not in {"id", "created_at"}})
+)
+_ALL = Statement(select(*_tenant_columns).order_by(tenants.c.created_at, tenants.c.id))
+_FIND = Statement(
+    select(*_tenant_columns).where(
+        or_(tenants.c.id == bindparam("id_or_name"), tenants.c.name == bindparam("id_or_name"))
+    )
+)
+
+
+def _as_tenants(rows: list[tuple[Any, ...]]) -> list[Tenant]:
+    names = dict.fromkeys(_TENANT)
+    found = []
+    for row in rows:
+        values = dict(zip(names, row, strict=True))
+        values["allow_filter_off"] = bool(values["allow_filter_off"])
+        values["require_end_user_id"] = bool(values["require_end_user_id"])
+        found.append(Tenant(**values))
+    return found
+
+
+def _tenant_values(tenant: Tenant) -> dict[str, Any]:
+    values = fields_of(tenant)
+    return values | {
+        "allow_filter_off": int(tenant.allow_filter_off),
+        "require_end_user_id": int(tenant.require_end_user_id),
+    }
+
+
+def insert_tenant(tx: Tx, tenant: Tenant) -> None:
+    """A new tenant; a name that exists breaks the unit."""
+    tx.run(_INSERT, **_tenant_values(tenant))
+
+
+def save_tenant(tx: Tx, tenant: Tenant) -> None:
+    """A tenant's settings as they now are."""
+    values = _tenant_values(tenant)
+    del values["id"], values["created_at"]
+    tx.run(_UPDATE, of_id=tenant.id, **values)
+
+
+def all_tenants(tx: Tx) -> list[Tenant]:
+    """From the oldest."""
+    return _as_tenants(tx.rows(_ALL))
+
+
+def find_tenant(tx: Tx, id_or_name: str) -> Tenant | None:
+    """By id, or by name."""
+    found = _as_tenants(tx.rows(_FIND, id_or_name=id_or_name))
+    return found[0] if found else None
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `api_keys`; the key itself is kept nowhere."""
+
+    id: str
+    tenant_id: str
+    digest: str
+    last4: str
+    name: str
+    scopes: str
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+
+
+_KEY = ApiKey.__struct_fields__
+_key_columns = [api_keys.c[name] for name in _KEY]
+_INSERT_KEY = Statement(insert(api_keys).values({name: bindparam(name) for name in _KEY}))
+_BY_DIGEST = Statement(
+    select(*_key_columns, *_tenant_columns)
+    .join(tenants, tenants.c.id == api_keys.c.tenant_id)
+    .where(api_keys.c.digest == bindparam("digest"))
+)
+_KEYS = Statement(
+    select(*_key_columns)
+    .where(or_(bindparam("tenant_id").is_(None), api_keys.c.tenant_id == bindparam("tenant_id")))
+    .order_by(api_keys.c.created_at, api_keys.c.id)
+)
+_REVOKE = Statement(
+    update(api_keys)
+    .where(api_keys.c.id == bindparam("key_id"), api_keys.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("at"))
+)
+_TOUCH = Statement(update(api_keys).where(api_keys.c.id == bindparam("key_id")).values(last_used_at=bindparam("at")))
+
+
+def insert_key(tx: Tx, key: ApiKey) -> None:
+    """A new key."""
+    tx.run(_INSERT_KEY, **fields_of(key))
+
+
+def key_by_digest(tx: Tx, digest: str) -> tuple[ApiKey, Tenant] | None:
+    """The key and its tenant, whether or not it is still good."""
+    row = tx.one(_BY_DIGEST, digest=digest)
+    if row is None:
+        return None
+    width = len(_KEY)
+    return as_structs(ApiKey, _KEY, [row[:width]])[0], _as_tenants([row[width:]])[0]
+
+
+def keys(tx: Tx, tenant_id: str | None = None) -> list[ApiKey]:
+    """Of one tenant, or all."""
+    return as_structs(ApiKey, _KEY, tx.rows(_KEYS, tenant_id=tenant_id))
+
+
+def revoke_key(tx: Tx, key_id: str, *, at: int) -> bool:
+    """False where there is no such key, or it was revoked before."""
+    return bool(tx.run(_REVOKE, key_id=key_id, at=at))
+
+
+def touch_key(tx: Tx, key_id: str, *, at: int) -> None:
+    """When the key was last used."""
+    tx.run(_TOUCH, key_id=key_id, at=at)
+
+
+_USER = Statement(
+    select(end_users.c.surrogate).where(
+        end_users.c.tenant_id == bindparam("tenant_id"), end_users.c.name == bindparam("name")
+    )
+)
+_INSERT_USER = Statement(
+    insert(end_users).values(tenant_id=bindparam("tenant_id"), surrogate=bindparam("surrogate"), name=bindparam("name"))
+)
+_USER_NAME = Statement(
+    select(end_users.c.name).where(
+        end_users.c.tenant_id == bindparam("tenant_id"), end_users.c.surrogate == bindparam("surrogate")
+    )
+)
+
+
+def surrogate_of(tx: Tx, tenant_id: str, name: str) -> str | None:
+    """What the ledger calls an end user; None for one never seen."""
+    row = tx.one(_USER, tenant_id=tenant_id, name=name)
+    return None if row is None else str(row[0])
+
+
+def insert_end_user(tx: Tx, tenant_id: str, name: str, surrogate: str) -> None:
+    """An end user seen for the first time."""
+    tx.run(_INSERT_USER, tenant_id=tenant_id, name=name, surrogate=surrogate)
+
+
+def end_user_name(tx: Tx, tenant_id: str, surrogate: str) -> str | None:
+    """The name behind a surrogate; None once erased."""
+    row = tx.one(_USER_NAME, tenant_id=tenant_id, surrogate=surrogate)
+    return None if row is None else row[0]
+
+
+_FACT = Statement(select(facts.c.value).where(facts.c.name == bindparam("name")))
+_INSERT_FACT = Statement(insert(facts).values(name=bindparam("name"), value=bindparam("value")))
+
+
+def fact(tx: Tx, name: str) -> str | None:
+    """Something that holds for this whole database."""
+    row = tx.one(_FACT, name=name)
+    return None if row is None else str(row[0])
+
+
+def set_fact(tx: Tx, name: str, value: str) -> None:
+    """Once and for all; a fact that is set breaks the unit."""
+    tx.run(_INSERT_FACT, name=name, value=value)
+
+
+class AdminAct(msgspec.Struct, frozen=True, kw_only=True):
+    """One change by an operator: who, what, before and after as JSON, and why."""
+
+    id: str
+    at: int
+    actor: str
+    action: str
+    subject: str
+    before: str | None = None
+    after: str | None = None
+    reason: str | None = None
+
+
+_ACT = AdminAct.__struct_fields__
+_INSERT_ACT = Statement(insert(admin_log).values({name: bindparam(name) for name in _ACT}))
+_ACTS = Statement(
+    select(*[admin_log.c[name] for name in _ACT]).order_by(admin_log.c.at.desc()).limit(bindparam("most"))
+)
+
+
+def record(tx: Tx, act: AdminAct) -> None:
+    """A row that is never changed."""
+    tx.run(_INSERT_ACT, **fields_of(act))
+
+
+def acts(tx: Tx, *, most: int) -> list[AdminAct]:
+    """The newest first."""
+    return as_structs(AdminAct, _ACT, tx.rows(_ACTS, most=most))
