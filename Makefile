@@ -25,6 +25,24 @@ serve: .venv/.ready
 	UV_PROJECT_ENVIRONMENT=.venv-openai-json-era $(UV) sync --frozen --quiet --python $(PYTHON) --only-group openai-json-era
 	@touch $@
 
+demo: .venv/.ready
+	$(BIN)/reelay demo
+
+test: .venv/.ready .venv-openai-json-era/.ready
+	$(BIN)/pytest -n 2 -m "not long"
+
+test-all: .venv/.ready .venv-openai-json-era/.ready
+	$(BIN)/pytest -m long
+
+check: .venv/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/.ready
+	$(BIN)/python -m tests.bench
+
 lock: .venv-tools/.ready
 	$(UV) lock
 

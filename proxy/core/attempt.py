@@ -104,6 +104,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What the seller took; None is unknown."""
     cost_stated: int = 0
     """1 where the seller itself named the cost."""
+    bearer: str | None = None
+    """Who bears the cost once it is known: `tenant`, or the account that absorbs it."""
     asks: int = 0
     """How often an unknown one was looked for."""
     missing_since: int | None = None

@@ -3,6 +3,8 @@
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 MICRO = Decimal(1_000_000)
+ABSURD_USD = Decimal(1_000_000)
+"""No seller takes more than this for one video."""
 
 
 def parse_usd(text: str) -> Decimal:
@@ -30,13 +32,13 @@ def stated_microusd(value: object) -> int | None:
     """
     What a seller says it took, from its decimal string or number; None where it says nothing.
 
-    Raises ValueError for a negative, infinite or unreadable amount: a broken figure is not nothing.
+    Raises ValueError for a negative, absurd or unreadable amount: a broken figure is not nothing.
     """
     if value is None:
         return None
     usd = parse_usd(str(value))
-    if usd < 0:
-        raise ValueError(f"{value!r} is negative")
+    if not 0 <= usd <= ABSURD_USD:
+        raise ValueError(f"{value!r} is no price of a video")
     return microusd_even(usd)
 
 

@@ -69,7 +69,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt: str
     model: str | None = None
-    """May carry a provider before it (`evolink/…`) or a wish behind it (`…:cheapest`)."""
+    """May carry a provider before it (`<provider>/…`) or a wish behind it (`…:cheapest`)."""
     seconds: int | Literal["auto"] | None = None
     size: str | None = None
     resolution: str | None = None

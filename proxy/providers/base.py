@@ -39,7 +39,11 @@ class Adapter(Protocol):
     def poll(self, ticket: Ticket) -> Call: ...
 
     def progress(self, reply: Reply) -> Progress:
-        """Raises Refusal for a definite end without a file, Garbled for what it does not know."""
+        """
+        Raises Refusal for a definite end without a file, Garbled for what it does not know.
+
+        A query that was itself refused inside a 2xx says nothing of the order: Garbled.
+        """
         ...
 
     def collect(self, ticket: Ticket) -> Call:
@@ -54,8 +58,9 @@ class Adapter(Protocol):
         """
         Names a reply that is not 2xx: Refusal, or OutcomeUnknown where a submit may have bought.
 
-        The service reads it by what it asked: for a poll, only Refusal of kind `account` has a
-        meaning here, the rest is asked again. For `collect` a Refusal is the definite end.
+        The service reads it by what it asked. A poll is asked again whatever its status. For `collect`
+        a Refusal is the definite end, but for a status that says nothing of the order: 401, 402, 403,
+        404, 429 and 503 are asked again.
         """
         ...
 
@@ -77,8 +82,8 @@ class Finds(Protocol):
 
     def find(self, client_ref: str) -> Call: ...
 
-    def found(self, reply: Reply) -> Accepted | None:
-        """None: no such order. Raises Garbled where the answer cannot be read."""
+    def found(self, reply: Reply, client_ref: str) -> Accepted | None:
+        """None: no such order. Raises Garbled where the answer cannot be read or names another order."""
         ...
 
 

@@ -1,9 +1,10 @@
 """
 The double-entry ledger: every transaction's postings sum to zero, and none is ever changed.
 
-A video's money goes through `hold` and then exactly one of `post` and `void`. What no tenant pays is
-an `absorb` of its own. A hold moves money from the tenant's credits to its held account; a post gives
-the hold back and writes what is spent against what the seller takes and our markup.
+A video's money goes through `hold` and then exactly one of `post` and `void`. What a tenant pays for
+further attempts of the same video is a `bill` each, what no tenant pays an `absorb` each. A hold moves
+money from the tenant's credits to its held account; a post gives the hold back and writes what is
+spent against what the seller takes and our markup.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from sqlalchemy import and_, bindparam, case, func, insert, or_, select
 from proxy.store.base import Statement, Tx, fields_of
 from proxy.store.tables import attempts, end_users, ledger_postings, ledger_transactions, tenants, videos
 
-Kind = Literal["hold", "post", "void", "absorb"]
+Kind = Literal["hold", "post", "bill", "void", "absorb"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,21 +64,15 @@ def void_postings(tenant_id: str, hold_microusd: int) -> Postings:
     return {f"tenant:{tenant_id}:held": -hold_microusd, f"credits:{tenant_id}": hold_microusd}
 
 
-def post_postings(
-    tenant_id: str, *, hold_microusd: int, charge_microusd: int, seller_costs: Mapping[str, int], overrun_microusd: int
+def charge_postings(
+    tenant_id: str, provider: str, *, charge_microusd: int, seller_microusd: int, overrun_microusd: int
 ) -> Postings:
-    """
-    The hold goes back, the charge is spent; `seller_costs` is what each provider takes of it.
-
-    What is left of charge and overrun after the sellers' costs is markup, and may be negative.
-    """
-    markup = charge_microusd + overrun_microusd - sum(seller_costs.values())
+    """What the tenant spends against what the seller takes; the rest is markup, and may be negative."""
     return {
-        **void_postings(tenant_id, hold_microusd),
         f"tenant:{tenant_id}:spend": charge_microusd,
-        f"tenant:{tenant_id}:markup": -markup,
+        f"provider:{provider}:payable": -seller_microusd,
         "absorbed:overrun": overrun_microusd,
-        **{f"provider:{provider}:payable": -cost for provider, cost in seller_costs.items()},
+        f"tenant:{tenant_id}:markup": seller_microusd - charge_microusd - overrun_microusd,
     }
 
 
@@ -151,7 +146,7 @@ def _spend(groups: tuple[str, ...]) -> Statement:
             and_(end_users.c.tenant_id == entry.c.tenant_id, end_users.c.surrogate == entry.c.end_user),
         )
         .where(
-            entry.c.kind.in_(["post", "absorb"]),
+            entry.c.kind.in_(["post", "bill", "absorb"]),
             entry.c.at >= bindparam("start"),
             entry.c.at < bindparam("end"),
             or_(bindparam("tenant_id").is_(None), entry.c.tenant_id == bindparam("tenant_id")),

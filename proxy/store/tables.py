@@ -104,6 +104,7 @@ attempts = _table(
     Column("possible_microusd", BigInt, nullable=False),
     Column("cost_microusd", BigInt),  # what the seller took; null is unknown
     Column("cost_stated", BigInt, nullable=False),  # 1: the seller named it
+    Column("bearer", Text),  # tenant, or the account that absorbs it
     Column("asks", BigInt, nullable=False),
     Column("missing_since", BigInt),
     Column("missing", BigInt, nullable=False),
@@ -138,7 +139,7 @@ idempotency = _table(
 ledger_transactions = _table(
     "ledger_transactions",
     Column("id", Text, primary_key=True),  # `<video>/<attempt>/<kind>`: a repeat cannot be written
-    Column("kind", Text, nullable=False),  # hold, post, void or absorb
+    Column("kind", Text, nullable=False),  # hold, post, bill, void or absorb
     Column("video_id", Text, nullable=False),
     Column("attempt_no", BigInt, nullable=False),
     Column("at", BigInt, nullable=False),

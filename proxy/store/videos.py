@@ -99,6 +99,11 @@ def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:
     return as_structs(Attempt, _ATTEMPT, tx.rows(_ATTEMPTS_OF, video_id=video_id))
 
 
+def attempt_of(tx: Tx, video_id: str, number: int) -> Attempt | None:
+    """One attempt as it now is."""
+    return next((attempt for attempt in attempts_of(tx, video_id) if attempt.number == number), None)
+
+
 def insert_attempt(tx: Tx, attempt: Attempt) -> None:
     """A send, written down before it happens."""
     tx.run(_INSERT_ATTEMPT, **fields_of(attempt))

@@ -71,15 +71,27 @@ _NUDGE = Statement(
     )
 )
 _HELD = Statement(select(work.c.fence).where(_OURS))
+_EXISTS = Statement(select(work.c.fence).where(_KEY))
 _DONE = Statement(delete(work).where(_KEY))
-_RELEASE = Statement(update(work).where(_OURS).values(lease_until=0, owner=None))
+_EXTEND = Statement(update(work).where(_OURS).values(lease_until=bindparam("until")))
 _RELEASE_ALL = Statement(update(work).where(work.c.lease_until > 0).values(lease_until=0, owner=None))
+_ANY_DUE = Statement(
+    select(work.c.due_at).where(work.c.due_at <= bindparam("now"), work.c.lease_until <= bindparam("now")).limit(1)
+)
 _OVERDUE = Statement(select(func.count()).select_from(work).where(work.c.due_at <= bindparam("now")))
 
 
 def add(tx: Tx, rows: Sequence[tuple[str, int, int]]) -> None:
     """New rows: video, attempt, due time."""
     tx.run_many(_INSERT, [{"video_id": video, "attempt_no": no, "due_at": due} for video, no, due in rows])
+
+
+def ensure(tx: Tx, video_id: str, attempt_no: int, due_at: int) -> None:
+    """A row due at that time, whether or not there was one."""
+    if tx.one(_EXISTS, of_video=video_id, of_attempt=attempt_no) is None:
+        add(tx, [(video_id, attempt_no, due_at)])
+    else:
+        move(tx, video_id, attempt_no, due_at)
 
 
 def claim(tx: Tx, owner: str, *, most: int, lease_us: int) -> list[Claim]:
@@ -97,6 +109,11 @@ def next_due(tx: Tx) -> int | None:
     """When the next free row is due; None where there is none."""
     row = tx.one(_NEXT_DUE, now=tx.now_us)
     return None if row is None else row[0]
+
+
+def any_due(tx: Tx) -> bool:
+    """Whether there is something to claim."""
+    return tx.one(_ANY_DUE, now=tx.now_us) is not None
 
 
 def check(tx: Tx, held: Claim) -> None:
@@ -136,6 +153,22 @@ def again_many(tx: Tx, rows: Sequence[Next]) -> None:
     )
 
 
+def extend(tx: Tx, held: Sequence[Claim], *, lease_us: int) -> None:
+    """Longer leases for what is still ours; what is not is left alone."""
+    tx.run_many(
+        _EXTEND,
+        [
+            {
+                "of_video": one.video_id,
+                "of_attempt": one.attempt_no,
+                "of_fence": one.fence,
+                "until": tx.now_us + lease_us,
+            }
+            for one in held
+        ],
+    )
+
+
 def move(tx: Tx, video_id: str, attempt_no: int, due_at: int) -> None:
     """Another due time for a row, whoever holds it."""
     tx.run(_MOVE, of_video=video_id, of_attempt=attempt_no, due=due_at)
@@ -149,11 +182,6 @@ def nudge(tx: Tx, video_id: str, attempt_no: int) -> bool:
 def done(tx: Tx, video_id: str, attempt_no: int) -> None:
     """Nothing more to do there."""
     tx.run(_DONE, of_video=video_id, of_attempt=attempt_no)
-
-
-def release(tx: Tx, held: Claim) -> None:
-    """Lets go of a row that stays due."""
-    tx.run(_RELEASE, of_video=held.video_id, of_attempt=held.attempt_no, of_fence=held.fence)
 
 
 def release_all(tx: Tx) -> None:

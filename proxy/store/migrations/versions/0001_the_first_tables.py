@@ -164,6 +164,7 @@ def upgrade() -> None:
         sa.Column("possible_microusd", BIG_INT, nullable=False),
         sa.Column("cost_microusd", BIG_INT, nullable=True),
         sa.Column("cost_stated", BIG_INT, nullable=False),
+        sa.Column("bearer", sa.Text(), nullable=True),
         sa.Column("asks", BIG_INT, nullable=False),
         sa.Column("missing_since", BIG_INT, nullable=True),
         sa.Column("missing", BIG_INT, nullable=False),

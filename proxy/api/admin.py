@@ -1,0 +1,149 @@
+"""`/admin`: tenants, keys, providers and attempts, for keys with the scope `admin`."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response, delete, get, patch, post
+
+from proxy.api.auth import authenticate
+from proxy.api.documents import read_json
+from proxy.api.videos import AnyRequest, house_of
+from proxy.api.views import encode
+from proxy.core.clock import SECOND_US
+from proxy.core.errors import InvalidValue
+from proxy.core.tenant import Tenant
+from proxy.services.accounts import KeyWish, Registrar, TenantChange
+from proxy.services.overview import attempts_in, provider_health
+from proxy.store.tenants import ApiKey
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+class Revocation(msgspec.Struct, frozen=True, kw_only=True):
+    deleted: bool = True
+    id: str
+    object: str = "api_key.revoked"
+
+
+def _json(value: Any, status: int = 200) -> Response[bytes]:
+    return Response(encode(value), media_type="application/json", status_code=status)
+
+
+def _registrar(request: AnyRequest) -> Registrar:
+    registrar: Registrar = request.app.state.registrar
+    return registrar
+
+
+def shown_tenant(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "object": "tenant",
+        "id": tenant.id,
+        "name": tenant.name,
+        "markup": tenant.markup,
+        "allow_filter_off": tenant.allow_filter_off,
+        "require_end_user_id": tenant.require_end_user_id,
+        "created_at": tenant.created_at // SECOND_US,
+    }
+
+
+def shown_key(key: ApiKey) -> dict[str, Any]:
+    def seconds(at: int | None) -> int | None:
+        return None if at is None else at // SECOND_US
+
+    return {
+        "object": "api_key",
+        "id": key.id,
+        "tenant": key.tenant_id,
+        "name": key.name,
+        "last4": key.last4,
+        "scopes": key.scopes.split(),
+        "created_at": seconds(key.created_at),
+        "expires_at": seconds(key.expires_at),
+        "revoked_at": seconds(key.revoked_at),
+        "last_used_at": seconds(key.last_used_at),
+    }
+
+
+@get("/admin/tenants")
+async def list_tenants(request: AnyRequest) -> Response[bytes]:
+    """List all tenants, the oldest first."""
+    await authenticate(request, "admin")
+    tenants = await _registrar(request).tenants()
+    return _json({"object": "list", "data": [shown_tenant(tenant) for tenant in tenants]})
+
+
+@post("/admin/tenants", status_code=200)
+async def create_tenant(request: AnyRequest) -> Response[bytes]:
+    """Make a tenant."""
+    caller = await authenticate(request, "admin")
+    wish = await read_json(request.stream(), TenantChange, max_bytes=MAX_BODY_BYTES)
+    tenant = await _registrar(request).create_tenant(caller.key_id, wish)
+    house_of(request).metrics.set_tenants([one.id for one in await _registrar(request).tenants()])
+    return _json(shown_tenant(tenant))
+
+
+@patch("/admin/tenants/{tenant:str}")
+async def change_tenant(request: AnyRequest, tenant: str) -> Response[bytes]:
+    """Change a tenant's settings."""
+    caller = await authenticate(request, "admin")
+    wish = await read_json(request.stream(), TenantChange, max_bytes=MAX_BODY_BYTES)
+    return _json(shown_tenant(await _registrar(request).change_tenant(caller.key_id, tenant, wish)))
+
+
+@get("/admin/keys")
+async def list_keys(request: AnyRequest) -> Response[bytes]:
+    """List keys, of one tenant or all; the keys themselves are kept nowhere."""
+    await authenticate(request, "admin")
+    keys = await _registrar(request).keys(request.query_params.get("tenant"))
+    return _json({"object": "list", "data": [shown_key(key) for key in keys]})
+
+
+@post("/admin/keys", status_code=200)
+async def create_key(request: AnyRequest) -> Response[bytes]:
+    """Make a key; it is shown this once."""
+    caller = await authenticate(request, "admin")
+    wish = await read_json(request.stream(), KeyWish, max_bytes=MAX_BODY_BYTES)
+    made = await _registrar(request).create_key(caller.key_id, wish)
+    return _json(shown_key(made.row) | {"key": made.key})
+
+
+@delete("/admin/keys/{key_id:str}", status_code=200)
+async def revoke_key(request: AnyRequest, key_id: str) -> Response[bytes]:
+    """Revoke a key; it works for seconds more at the most."""
+    caller = await authenticate(request, "admin")
+    await _registrar(request).revoke_key(caller.key_id, key_id, request.query_params.get("reason"))
+    return _json(Revocation(id=key_id))
+
+
+@get("/admin/providers")
+async def list_providers(request: AnyRequest) -> Response[bytes]:
+    """Tell which providers are on, and how the last hour went."""
+    await authenticate(request, "admin")
+    house = house_of(request)
+    return _json({"object": "list", "data": await provider_health(house.store, house.rules, now_us=house.clock())})
+
+
+@get("/admin/attempts")
+async def list_attempts(request: AnyRequest) -> Response[bytes]:
+    """List attempts in a state, the oldest first: `?state=unknown` needs an operator's eye."""
+    await authenticate(request, "admin")
+    house = house_of(request)
+    most = request.query_params.get("limit", "100")
+    if not most.isascii() or not most.isdigit() or not 0 < int(most) <= 1000:
+        raise InvalidValue("'limit' must be a whole number from 1 to 1000.", param="limit")
+    found = await attempts_in(
+        house.store, request.query_params.get("state", "unknown"), most=int(most), now_us=house.clock()
+    )
+    return _json({"object": "list", "data": found})
+
+
+ROUTES = [
+    list_tenants,
+    create_tenant,
+    change_tenant,
+    list_keys,
+    create_key,
+    revoke_key,
+    list_providers,
+    list_attempts,
+]

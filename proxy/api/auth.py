@@ -1,0 +1,103 @@
+"""Key to tenant, and what the key may do."""
+
+import asyncio
+import hmac
+import time
+from typing import Any
+
+import structlog
+from litestar import Request
+
+from proxy.core.clock import SECOND_US, Clock
+from proxy.core.errors import InvalidApiKey, Overloaded, PermissionDenied
+from proxy.core.ids import Secrets, is_api_key
+from proxy.core.tenant import SCOPES, Caller, Scope
+from proxy.store import tenants
+from proxy.store.base import Store
+
+_log = structlog.get_logger("reelay.auth")
+
+TRUSTED_FOR_S = 5.0
+"""How long a key that was looked up is believed; so long may a revoked one still work."""
+KNOWN_MAX = 10_000
+TOUCH_EVERY_US = 60 * SECOND_US
+
+BOOTSTRAP_TENANT = "default"
+
+
+class Keyring:
+    """Looks keys up, and remembers them for seconds."""
+
+    def __init__(self, store: Store, secrets: Secrets, clock: Clock, bootstrap_key: str | None) -> None:
+        self._store = store
+        self._secrets = secrets
+        self._clock = clock
+        self._bootstrap_key = bootstrap_key
+        self._known: dict[str, tuple[float, Caller]] = {}
+        self._touches: set[asyncio.Task[None]] = set()
+
+    async def caller(self, presented: str) -> Caller:
+        """Who presents this key. Raises InvalidApiKey."""
+        known = self._known.get(presented)
+        now = time.monotonic()
+        if known is not None and known[0] > now:
+            return known[1]
+        caller = await self._look_up(presented)
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
+        self._known[presented] = now + TRUSTED_FOR_S, caller
+        return caller
+
+    async def _look_up(self, presented: str) -> Caller:
+        bootstrap = self._bootstrap_key
+        if bootstrap is not None and hmac.compare_digest(presented.encode(), bootstrap.encode()):
+            return await self._bootstrap_caller()
+        if not is_api_key(presented):
+            raise InvalidApiKey("Incorrect API key provided.")
+        for digest in self._secrets.key_digests(presented):
+            found = await self._store.read_now(lambda tx, digest=digest: tenants.key_by_digest(tx, digest))  # type: ignore[misc]  # the default binds the loop's value
+            if found is not None:
+                return self._admit(*found)
+        raise InvalidApiKey("Incorrect API key provided.")
+
+    async def _bootstrap_caller(self) -> Caller:
+        tenant = await self._store.read_now(lambda tx: tenants.find_tenant(tx, BOOTSTRAP_TENANT))
+        assert tenant is not None, "made at start"
+        return Caller(tenant=tenant, key_id="bootstrap", scopes=frozenset(SCOPES))
+
+    def _admit(self, key: tenants.ApiKey, tenant: Any) -> Caller:
+        now = self._clock()
+        if key.revoked_at is not None:
+            raise InvalidApiKey("This API key has been revoked.")
+        if key.expires_at is not None and key.expires_at <= now:
+            raise InvalidApiKey("This API key has expired.")
+        if now - (key.last_used_at or 0) > TOUCH_EVERY_US:
+            task = asyncio.create_task(self._touch(key.id, now))
+            self._touches.add(task)
+            task.add_done_callback(self._touches.discard)
+        return Caller(tenant=tenant, key_id=key.id, scopes=frozenset(key.scopes.split()))
+
+    async def _touch(self, key_id: str, at: int) -> None:
+        try:
+            await self._store.write(lambda tx: tenants.touch_key(tx, key_id, at=at))
+        except Overloaded as exc:
+            _log.warning("key.not_touched", key=key_id, why=str(exc))
+
+
+async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:
+    """
+    The caller of this request, who may act in `scope`.
+
+    Raises InvalidApiKey without a good key, PermissionDenied where the key lacks the scope.
+    """
+    header = request.headers.get("authorization", "")
+    kind, _, presented = header.partition(" ")
+    if kind.lower() != "bearer" or not presented:
+        presented = request.headers.get("api-key", "")
+    if not presented:
+        raise InvalidApiKey("No API key provided. Send it as 'Authorization: Bearer <key>'.")
+    keyring: Keyring = request.app.state.keyring
+    caller = await keyring.caller(presented.strip())
+    if scope not in caller.scopes:
+        raise PermissionDenied(f"This API key lacks the scope '{scope}'.")
+    return caller

@@ -1,0 +1,22 @@
+"""Where sellers call back. What they say is a hint; the token in the address is ours."""
+
+from litestar import Response, post
+
+from proxy.api.documents import collect
+from proxy.api.videos import AnyRequest, house_of
+from proxy.core.errors import NotFound
+from proxy.services.watch import called_back
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+@post("/callbacks/{token:str}", status_code=200)
+async def receive_callback(request: AnyRequest, token: str) -> Response[bytes]:
+    """Make a poll due."""
+    body = await collect(request.stream(), max_bytes=MAX_BODY_BYTES)
+    if not await called_back(house_of(request), token, body):
+        raise NotFound("There is nothing at this address.")
+    return Response(b'{"ok":true}', media_type="application/json")
+
+
+ROUTES = [receive_callback]

@@ -1,0 +1,191 @@
+"""JSON text to Structs, every mistake named by its field."""
+
+import difflib
+import re
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from proxy.core.errors import (
+    InvalidType,
+    InvalidValue,
+    MissingParameter,
+    PayloadTooLarge,
+    RequestError,
+    UnknownParameter,
+)
+
+T = TypeVar("T")
+
+_SHOWN_CHARS = 64
+"""A name that a stranger invented is repeated to him no longer than this."""
+
+
+class Meter:
+    """Counts a body while it is read. Raises PayloadTooLarge at the first chunk beyond `max_bytes`."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._read_bytes = 0
+
+    def count(self, chunk: bytes) -> None:
+        self._read_bytes += len(chunk)
+        if self._read_bytes > self._max_bytes:
+            raise PayloadTooLarge(f"The body is larger than the {self._max_bytes} bytes that are accepted here.")
+
+
+async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
+    """The whole body. Raises PayloadTooLarge without reading on."""
+    meter, chunks = Meter(max_bytes), []
+    async for chunk in body:
+        meter.count(chunk)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def read_json(body: AsyncIterator[bytes], shape: type[T], *, max_bytes: int) -> T:
+    """A JSON body as `shape`. Raises RequestError, never anything else for what the client sent."""
+    return decode(await collect(body, max_bytes=max_bytes), shape)
+
+
+def decode(data: bytes, shape: type[T], *, param: str | None = None) -> T:
+    """
+    JSON text as `shape`.
+
+    `param` is the field in which the text stood, None for the body itself. Raises InvalidValue for text
+    that is no JSON; InvalidType, MissingParameter, UnknownParameter or InvalidValue where it does not fit.
+    """
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except msgspec.ValidationError as exc:
+        raise _misfit(str(exc), data, shape, param) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _broken(exc, data, param) from exc
+
+
+def decode_members(data: bytes, *, param: str | None = None) -> dict[str, msgspec.Raw]:
+    """The members of a JSON object, each still as its own text, so that no number loses a digit."""
+    return decode(data, dict[str, msgspec.Raw], param=param)
+
+
+def unknown_parameter(name: str, good: Iterable[str], *, inside: str | None = None) -> UnknownParameter:
+    """The refusal of a name that nobody knows, with the nearest one that is known."""
+    shown = name[:_SHOWN_CHARS]
+    param = f"{inside}.{shown}" if inside else shown
+    near = difflib.get_close_matches(shown, good, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownParameter(f"Unknown parameter: {param!r}.{hint}", param=param)
+
+
+def _broken(exc: Exception, data: bytes, param: str | None) -> InvalidValue:
+    where = f"The text in {param!r}" if param else "The body"
+    if not data.strip():
+        return InvalidValue(f"{where} is empty; JSON is expected.", param=param)
+    if isinstance(exc, UnicodeDecodeError):
+        return InvalidValue(f"{where} is not valid UTF-8.", param=param)
+    if isinstance(exc, RecursionError):
+        return InvalidValue(f"{where} is nested too deeply.", param=param)
+    reason = str(exc).removeprefix("JSON is malformed: ")
+    return InvalidValue(f"{where} is not valid JSON: {reason}.", param=param)
+
+
+_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_TYPES = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<given>[^`]+)`")
+_FIELD = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_WORDS = {
+    "array": "an array",
+    "bool": "true or false",
+    "decimal": "a decimal number",
+    "float": "a decimal number",
+    "int": "an integer",
+    "null": "null",
+    "object": "an object",
+    "str": "a string",
+}
+
+
+def _misfit(message: str, data: bytes, shape: Any, param: str | None) -> RequestError:
+    """The decoder's complaint in our words: its messages have a form that its own tests fix."""
+    match = _MESSAGE.fullmatch(message)
+    assert match is not None, "the pattern takes any text"
+    text, path = match["text"], (match["path"] or "").removeprefix(".")
+    types = _TYPES.fullmatch(text)
+    shown = _odd_member(path, data, types["given"]) if types else path.removesuffix("[...]")
+    where = ".".join(part for part in (param, shown) if part) or None
+    subject = repr(where) if where else "The body"
+    if types:
+        return InvalidType(f"{subject} must be {_wanted(types['wanted'])}, not {_word(types['given'])}.", param=where)
+    if field := _FIELD.fullmatch(text):
+        return _field_fault(field["fault"], field["name"], _kind_at(shape, path), where)
+    if text.startswith("Invalid enum value"):
+        return InvalidValue(f"{subject} must be one of {_choices(_kind_at(shape, path))}.", param=where)
+    return InvalidValue(f"{subject}: {text}.", param=where)
+
+
+def _field_fault(fault: str, name: str, kind: msgspec.inspect.Type | None, inside: str | None) -> RequestError:
+    if fault == "contains unknown":
+        return unknown_parameter(name, _field_names(kind), inside=inside)
+    param = f"{inside}.{name}" if inside else name
+    return MissingParameter(f"Missing required parameter: {param!r}.", param=param)
+
+
+def _wanted(types: str) -> str:
+    return " or ".join(_word(name) for name in types.split(" | ") if name != "null")
+
+
+def _word(name: str) -> str:
+    return _WORDS.get(name, name)
+
+
+_TYPE_NAMES = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", dict: "object", list: "array"}
+
+
+def _odd_member(path: str, data: bytes, given: str) -> str:
+    """`path`; where it ends in a map, which is all that the decoder tells, with the first member of the type given."""
+    if not path.endswith("[...]"):
+        return path
+    path = path.removesuffix("[...]")
+    try:
+        node = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return path  # The text is broken too, further on than the decoder read.
+    for step in path.split(".") if path else ():
+        node = node.get(step) if isinstance(node, dict) else None
+    members = node.items() if isinstance(node, dict) else ()
+    odd = next((key for key, value in members if _TYPE_NAMES[type(value)] == given), None)
+    return path if odd is None else f"{path}.{odd[:_SHOWN_CHARS]}".removeprefix(".")
+
+
+def _kind_at(shape: Any, path: str) -> msgspec.inspect.Type | None:
+    """What `shape` expects at a path like `routing.only[1]`; None where it says nothing."""
+    kinds = _alternatives(msgspec.inspect.type_info(shape))
+    for step in re.findall(r"[^.\[\]]+|(?<=\[)\.\.\.", path):
+        kinds = [inner for kind in kinds for inner in _alternatives(_inside(kind, step))]
+    return next((kind for kind in kinds if not isinstance(kind, msgspec.inspect.NoneType)), None)
+
+
+def _alternatives(kind: msgspec.inspect.Type | None) -> list[msgspec.inspect.Type]:
+    if kind is None:
+        return []
+    return list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
+
+
+def _inside(kind: msgspec.inspect.Type, step: str) -> msgspec.inspect.Type | None:
+    if isinstance(kind, msgspec.inspect.StructType):
+        return next((field.type for field in kind.fields if field.encode_name == step), None)
+    if isinstance(kind, msgspec.inspect.DictType):
+        return kind.value_type
+    if isinstance(kind, msgspec.inspect.CollectionType | msgspec.inspect.VarTupleType):
+        return kind.item_type
+    return None
+
+
+def _field_names(kind: msgspec.inspect.Type | None) -> list[str]:
+    return [field.encode_name for field in kind.fields] if isinstance(kind, msgspec.inspect.StructType) else []
+
+
+def _choices(kind: msgspec.inspect.Type | None) -> str:
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return ", ".join(str(value) for value in kind.values)
+    return "the permitted values"

@@ -1,0 +1,190 @@
+"""What the API answers: OpenAI's objects, all their keys in their order, then ours."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from proxy.core.attempt import AttemptState
+from proxy.core.offer import PriceBasis
+from proxy.core.video import Operation, Status
+
+# Names like `Usage` would say too little beside the core's words, and `object` shadows nothing: the
+# wire wants both. Amounts are decimal strings in USD, null where they are not known, and never 0 for that.
+
+
+class VideoError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a video failed."""
+
+    code: str
+    message: str
+
+
+class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tenant got and pays."""
+
+    duration_seconds: float | None = None
+    """Measured; None until the file is in place."""
+    cost_usd: str | None = None
+    """None until settled."""
+
+
+class AttemptObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One try at one provider, as a tenant may see it."""
+
+    provider: str | None
+    """None where providers are not exposed."""
+    status: AttemptState
+    error_code: str | None = None
+    cost_usd: str | None = None
+    """What the seller took, which is not what the tenant pays."""
+    started_at: int
+    """Unix seconds."""
+    ended_at: int | None = None
+
+
+class ChangeObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A stated field that a rule changed."""
+
+    asked: Any
+    given: Any
+
+
+class RoutingObject(msgspec.Struct, frozen=True, kw_only=True):
+    """How the seller was chosen, and what came of it."""
+
+    rule: str
+    strategy: str
+    provider: str | None = None
+    """Who makes or made it; None before the first submit, and where providers are not exposed."""
+    quoted_usd: str | None = None
+    changed: dict[str, ChangeObject] = msgspec.field(default_factory=dict)
+    attempts: tuple[AttemptObject, ...] = ()
+
+
+class VideoObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A video; the first thirteen keys are OpenAI's."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Status
+    progress: int
+    created_at: int
+    """Unix seconds, as the other times."""
+    completed_at: int | None = None
+    expires_at: int | None = None
+    prompt: str | None = None
+    """None once erased."""
+    size: str
+    seconds: str
+    remixed_from_video_id: str | None = None
+    error: VideoError | None = None
+    resolution: str
+    aspect_ratio: str
+    generate_audio: bool
+    seed: int | None = None
+    content_filter: bool
+    tier: str
+    end_user_id: str | None = None
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    usage: UsageObject = UsageObject()
+    routing: RoutingObject
+    warnings: tuple[str, ...] | UnsetType = UNSET
+    """Present only where there is something to warn of."""
+    sandbox: Literal[True] | UnsetType = UNSET
+    """Present only where no real seller was asked."""
+
+
+class VideoList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page; all five keys, always: SDKs disagree about a missing one."""
+
+    object: Literal["list"] = "list"
+    data: tuple[VideoObject, ...]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def video_page(videos: tuple[VideoObject, ...], *, has_more: bool) -> VideoList:
+    """The list's envelope around one page; an empty page never says that there is more."""
+    if not videos:
+        return VideoList(data=(), first_id=None, last_id=None, has_more=False)
+    return VideoList(data=videos, first_id=videos[0].id, last_id=videos[-1].id, has_more=has_more)
+
+
+class VideoDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: Literal[True] = True
+
+
+class SecondsRange(msgspec.Struct, frozen=True, kw_only=True):
+    min: int
+    max: int
+    auto: bool
+    """Whether the seller may choose."""
+
+
+class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What at least one offer of a model can do."""
+
+    operations: tuple[Operation, ...]
+    tiers: tuple[str, ...]
+    resolutions: tuple[str, ...]
+    aspect_ratios: tuple[str, ...]
+    seconds: SecondsRange
+    audio_switch: bool
+    seed: bool
+    filter_switch: bool
+    web_search: bool
+
+
+class ModelPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tenant would pay for a second of one offer."""
+
+    provider: str | None
+    """None where providers are not exposed."""
+    operation: Operation
+    tier: str
+    resolution: str
+    usd_per_second: str
+    basis: PriceBasis
+
+
+class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A model; the first four keys are OpenAI's."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """Unix seconds."""
+    owned_by: str
+    aliases: tuple[str, ...] = ()
+    abilities: Abilities | None = None
+    prices: tuple[ModelPrice, ...] = ()
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """SDKs read one page of models and no second."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelObject, ...]
+
+
+class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    """All four keys, always."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(msgspec.Struct, frozen=True, kw_only=True):
+    error: ErrorObject
+
+
+def error_body(message: str, type: str, param: str | None, code: str | None) -> bytes:  # noqa: A002  # the wire's word
+    """OpenAI's envelope as JSON."""
+    return msgspec.json.encode(ErrorEnvelope(error=ErrorObject(message=message, type=type, param=param, code=code)))

@@ -1,0 +1,113 @@
+"""All routes as one ASGI application, with an id and a measure for each request."""
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from proxy.api import admin, callbacks, failures, health, models, reports, videos
+from proxy.api.auth import Keyring
+from proxy.services.accounts import Registrar
+from proxy.services.house import House
+
+_log = structlog.get_logger("reelay.http")
+
+QUIET = frozenset({"GET", "HEAD"})
+"""Methods whose success is not worth a line."""
+
+
+def build_site(
+    house: House, keyring: Keyring, registrar: Registrar, *, metrics_token: str | None, with_metrics: bool
+) -> ASGIApp:
+    """The application; `with_metrics` False where metrics have a port of their own."""
+    routes: list[Any] = [
+        *videos.ROUTES,
+        *models.ROUTES,
+        *reports.ROUTES,
+        *callbacks.ROUTES,
+        *admin.ROUTES,
+        *health.ROUTES,
+        *(health.METRICS_ROUTES if with_metrics else ()),
+    ]
+    state = {"house": house, "keyring": keyring, "registrar": registrar, "metrics_token": metrics_token}
+    return Measured(_litestar(routes, state), house)
+
+
+def build_metrics_site(house: House, *, metrics_token: str | None) -> ASGIApp:
+    """Nothing but `/metrics` and the two probes, for a port of their own."""
+    routes = [*health.METRICS_ROUTES, *health.ROUTES]
+    return _litestar(routes, {"house": house, "metrics_token": metrics_token})
+
+
+def _litestar(routes: Sequence[Any], state: dict[str, Any]) -> Litestar:
+    return Litestar(
+        list(routes),
+        state=State(state, deep_copy=False),
+        exception_handlers=failures.HANDLERS,
+        request_max_body_size=None,  # bodies are read with limits of our own
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def route_templates() -> dict[str, list[str]]:
+    """Every route's template with its methods, for the labels of metrics."""
+    templates: dict[str, list[str]] = {}
+    rooms = (videos, models, reports, callbacks, admin, health)
+    for handler in [handler for room in rooms for handler in room.ROUTES] + health.METRICS_ROUTES:
+        for path in handler.paths:
+            template = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
+            templates.setdefault(template, []).extend(sorted(handler.http_methods))
+    return templates
+
+
+class Measured:
+    """Gives each request an id, counts and times it, and logs what is worth a line."""
+
+    def __init__(self, inner: ASGIApp, house: House) -> None:
+        self._inner = inner
+        self._metrics = house.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._inner(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(12)}"
+        stamp = (b"x-request-id", request_id.encode())
+        begun, status = time.perf_counter(), 0
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], stamp]
+            await send(message)
+
+        self._metrics.request_started()
+        token = structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self._inner(scope, receive, stamped)
+        finally:
+            structlog.contextvars.reset_contextvars(**token)
+            self._end(scope, request_id, status, time.perf_counter() - begun)
+
+    def _end(self, scope: Any, request_id: str, status: int, seconds: float) -> None:
+        method, route = scope["method"], scope.get("path_template") or "other"
+        self._metrics.request_ended(route=route, method=method, status=status, seconds=seconds)
+        if method not in QUIET or status >= 400:
+            _log.info(
+                "http.request",
+                request=request_id,
+                method=method,
+                route=route,
+                status=status,
+                ms=round(seconds * 1000, 2),
+            )

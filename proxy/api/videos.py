@@ -1,0 +1,235 @@
+"""`/v1/videos`: OpenAI's Videos API, and the quote."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from litestar import Request, Response, delete, get, head, post
+from litestar.response import Stream
+
+from proxy.api.auth import authenticate
+from proxy.api.bodies import parse_list_query, read_create
+from proxy.api.ranges import Portion, Unsatisfiable, Whole, content_headers, not_modified, parse_range, strong_etag
+from proxy.api.schemas import VideoDeleted, video_page
+from proxy.api.views import Look, encode, look_at, own_look, poll_after_ms, show, show_quote
+from proxy.core.errors import InvalidValue, NotFound, Unsupported
+from proxy.core.tenant import Caller
+from proxy.core.video import Footage
+from proxy.services.cancel import cancel
+from proxy.services.cancel import delete as delete_video
+from proxy.services.house import House
+from proxy.services.intake import accept, quote
+from proxy.store import tenants, videos
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_KEY_CHARS = 255
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def house_of(request: AnyRequest) -> House:
+    house: House = request.app.state.house
+    return house
+
+
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(encode(value), media_type="application/json", status_code=200, headers=headers)
+
+
+def _video(house: House, look: Look, warnings: tuple[str, ...] = ()) -> Response[bytes]:
+    headers = {"openai-poll-after-ms": str(poll_after_ms(look))} if look.video.live else None
+    return _json(show(house, look, warnings), headers)
+
+
+def _unknown_video(video_id: str) -> NotFound:
+    return NotFound(f"No video found with id '{video_id[:80]}'.", param="video_id")
+
+
+@post("/v1/videos", status_code=200)
+async def create_video(request: AnyRequest) -> Response[bytes]:
+    """Accept a video."""
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+        raise InvalidValue(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", param="Idempotency-Key")
+    wish = await read_create(
+        request.headers.get("content-type"),
+        request.stream(),
+        max_bytes=MAX_BODY_BYTES,
+        unknown_fields=house.rules.unknown_fields,
+    )
+    accepted = await accept(house, caller, wish.ask, fingerprint=wish.fingerprint, idempotency_key=key)
+    if accepted.fresh:
+        look = Look(video=accepted.video, attempts=[], end_user_id=wish.ask.end_user_id)
+    else:
+        look = await house.store.read_now(lambda tx: look_at(tx, accepted.video))
+    return _video(house, look, wish.warnings)
+
+
+@post("/v1/videos/quote", status_code=200)
+async def quote_video(request: AnyRequest) -> Response[bytes]:
+    """Tell what a video would cost, and by whom it would be made; buys nothing."""
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    wish = await read_create(
+        request.headers.get("content-type"),
+        request.stream(),
+        max_bytes=MAX_BODY_BYTES,
+        unknown_fields=house.rules.unknown_fields,
+    )
+    shown = show_quote(house, quote(house, caller, wish.ask))
+    return _json(shown | {"warnings": wish.warnings} if wish.warnings else shown)
+
+
+@get("/v1/videos/{video_id:str}")
+async def retrieve_video(request: AnyRequest, video_id: str) -> Response[bytes]:
+    """Tell where a video stands."""
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    look = await house.store.read_now(lambda tx: own_look(tx, caller.tenant.id, video_id))
+    if look is None:
+        raise _unknown_video(video_id)
+    return _video(house, look)
+
+
+@get("/v1/videos")
+async def list_videos(request: AnyRequest) -> Response[bytes]:
+    """List a tenant's videos by time of creation."""
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    asked = request.query_params
+    query = parse_list_query(asked.get("limit"), asked.get("order"), asked.get("after"))
+
+    def unit(tx: Tx) -> list[Look]:
+        return [look_at(tx, video) for video in _page(tx, caller, query, asked.get("end_user_id"))]
+
+    looks = await house.store.read(unit)
+    shown = tuple(show(house, look) for look in looks[: query.limit])
+    return _json(video_page(shown, has_more=len(looks) > query.limit))
+
+
+def _page(tx: Tx, caller: Caller, query: Any, end_user_id: str | None) -> list[Video]:
+    """One more than asked for, which tells whether there is a next page."""
+    after = None
+    if query.after is not None:
+        after = videos.by_id(tx, query.after)
+        if after is None or after.tenant_id != caller.tenant.id:
+            raise InvalidValue("'after' names no video of yours.", param="after")
+    end_user = None
+    if end_user_id is not None:
+        end_user = tenants.surrogate_of(tx, caller.tenant.id, end_user_id)
+        if end_user is None:
+            return []
+    if query.limit == 0:
+        return []
+    return videos.page(
+        tx, caller.tenant.id, end_user=end_user, after=after, newest_first=query.order == "desc", most=query.limit + 1
+    )
+
+
+@delete("/v1/videos/{video_id:str}", status_code=200)
+async def remove_video(request: AnyRequest, video_id: str) -> Response[bytes]:
+    """Cancel a video where it still runs, hide it and erase what its customer gave."""
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    if not await delete_video(house, caller.tenant.id, video_id):
+        raise _unknown_video(video_id)
+    return _json(VideoDeleted(id=video_id))
+
+
+@post("/v1/videos/{video_id:str}/cancel", status_code=200)
+async def cancel_video(request: AnyRequest, video_id: str) -> Response[bytes]:
+    """Stop a video; it stays readable as failed."""
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    video = await cancel(house, caller.tenant.id, video_id)
+    if video is None:
+        raise _unknown_video(video_id)
+    return _video(house, await house.store.read_now(lambda tx: look_at(tx, video)))
+
+
+@post(["/v1/videos/{video_id:str}/remix", "/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"])
+async def refuse_operation(request: AnyRequest) -> Response[bytes]:
+    """Say that no offer can do this."""
+    await authenticate(request, "videos")
+    operation = request.url.path.rsplit("/", 1)[-1]
+    raise Unsupported(f"No offer can do '{operation}'; videos are made from text.")
+
+
+_VARIANTS = frozenset({"thumbnail", "spritesheet"})
+
+
+async def _film(request: AnyRequest, video_id: str) -> tuple[House, Footage]:
+    house = house_of(request)
+    caller = await authenticate(request, "videos")
+    variant = request.query_params.get("variant", "video")
+    if variant in _VARIANTS:
+        raise Unsupported(f"The variant '{variant}' is not made; 'video' is.", param="variant")
+    if variant != "video":
+        raise InvalidValue("'variant' must be 'video'.", param="variant")
+    video = await house.store.read_now(lambda tx: videos.by_id(tx, video_id))
+    if video is None or video.tenant_id != caller.tenant.id or video.deleted_at is not None:
+        raise _unknown_video(video_id)
+    footage = video.read_footage()
+    if footage is None:
+        ended = f"has failed ({video.error_code})" if video.status == "failed" else "is not ready yet"
+        raise NotFound(f"Video '{video.id}' {ended}; there is no content to download.", param="video_id")
+    return house, footage
+
+
+def _portion(request: AnyRequest, footage: Footage) -> tuple[Portion, dict[str, str]]:
+    etag = strong_etag(footage.sha256)
+    portion = parse_range(request.headers.get("range"), footage.size_bytes, request.headers.get("if-range"), etag)
+    name = footage.key.rsplit("/", 1)[-1]
+    return portion, content_headers(portion, size=footage.size_bytes, etag=etag, media_type="video/mp4", filename=name)
+
+
+@get("/v1/videos/{video_id:str}/content")
+async def download_video(request: AnyRequest, video_id: str) -> Response[Any]:
+    """Send the file, or the part of it that is asked for."""
+    house, footage = await _film(request, video_id)
+    portion, headers = _portion(request, footage)
+    if not_modified(request.headers.get("if-none-match"), headers["etag"]):
+        return Response(b"", status_code=304, headers={"etag": headers["etag"]})
+    if isinstance(portion, Unsatisfiable):
+        return Response(b"", status_code=416, headers=headers, media_type="video/mp4")
+    start, end = (0, footage.size_bytes) if isinstance(portion, Whole) else (portion.start, portion.end)
+    pieces = _pieces(house, footage.key, start, end)
+    return Stream(pieces, status_code=portion.status, headers=headers, media_type="video/mp4")
+
+
+async def _pieces(house: House, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(house.storage.read(key, start, end)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+@head("/v1/videos/{video_id:str}/content")
+async def probe_video(request: AnyRequest, video_id: str) -> Response[None]:
+    """Tell the file's size and hash."""
+    _, footage = await _film(request, video_id)
+    portion, headers = _portion(request, footage)
+    return HeadersOnly(None, status_code=portion.status, headers=headers, media_type="video/mp4")
+
+
+class HeadersOnly(Response[None]):
+    """The answer to HEAD; Litestar renders `None` for text alone."""
+
+    def render(self, *_: Any, **__: Any) -> bytes:
+        return b""
+
+
+ROUTES = [
+    create_video,
+    quote_video,
+    retrieve_video,
+    list_videos,
+    remove_video,
+    cancel_video,
+    refuse_operation,
+    download_video,
+    probe_video,
+]

@@ -1,0 +1,197 @@
+"""From our rows to OpenAI's Video object, and to the plan of a quote."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.api.schemas import (
+    AttemptObject,
+    ChangeObject,
+    RoutingObject,
+    UsageObject,
+    VideoError,
+    VideoObject,
+)
+from proxy.core.attempt import Attempt
+from proxy.core.clock import SECOND_US
+from proxy.core.money import usd_text
+from proxy.core.offer import Candidate, Plan
+from proxy.core.video import Footage, Spec
+from proxy.policy.plan import Decision
+from proxy.services.house import House
+from proxy.store import tenants, videos
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+
+encode = msgspec.json.encode
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What one answer about a video needs, read in one transaction."""
+
+    video: Video
+    attempts: list[Attempt]
+    end_user_id: str | None
+
+
+def look_at(tx: Tx, video: Video) -> Look:
+    name = None if video.end_user is None else tenants.end_user_name(tx, video.tenant_id, video.end_user)
+    attempts = videos.attempts_of(tx, video.id)
+    return Look(video=video, attempts=attempts, end_user_id=name)
+
+
+def own_look(tx: Tx, tenant_id: str, video_id: str) -> Look | None:
+    """None where the tenant has no such video, or has deleted it."""
+    video = videos.by_id(tx, video_id)
+    if video is None or video.tenant_id != tenant_id or video.deleted_at is not None:
+        return None
+    return look_at(tx, video)
+
+
+def show(house: House, look: Look, warnings: tuple[str, ...] = ()) -> VideoObject:
+    """The public Video object."""
+    video = look.video
+    spec, plan, footage = video.read_spec(), video.read_plan(), video.read_footage()
+    return VideoObject(
+        id=video.id,
+        model=video.model,
+        status=video.status,
+        progress=video.progress,
+        created_at=video.created_at // SECOND_US,
+        completed_at=None if video.status != "completed" else _seconds(video.ended_at),
+        expires_at=_seconds(video.expires_at),
+        prompt=video.prompt,
+        size=_size(spec, footage),
+        seconds=_length(spec, footage),
+        error=_error(house, look),
+        resolution=spec.resolution,
+        aspect_ratio=spec.aspect_ratio,
+        generate_audio=spec.generate_audio,
+        seed=spec.seed,
+        content_filter=spec.content_filter,
+        tier=spec.tier,
+        end_user_id=look.end_user_id,
+        metadata=video.read_metadata(),
+        usage=UsageObject(
+            duration_seconds=None if footage is None else footage.duration_ms / 1000,
+            cost_usd=None if video.charged_microusd is None else usd_text(video.charged_microusd),
+        ),
+        routing=_routing(house, look, plan),
+        warnings=warnings or msgspec.UNSET,
+        sandbox=True if house.sandbox else msgspec.UNSET,
+    )
+
+
+def _seconds(at_us: int | None) -> int | None:
+    return None if at_us is None else at_us // SECOND_US
+
+
+def _size(spec: Spec, footage: Footage | None) -> str:
+    if footage is not None and spec.size == "auto":
+        return f"{footage.width_px}x{footage.height_px}"
+    return spec.size
+
+
+def _length(spec: Spec, footage: Footage | None) -> str:
+    if spec.seconds is not None:
+        return str(spec.seconds)
+    return "auto" if footage is None else str(round(footage.duration_ms / 1000))
+
+
+def _error(house: House, look: Look) -> VideoError | None:
+    video = look.video
+    if video.error_code is None:
+        return None
+    message = video.error_message or ""
+    said = next((one for one in reversed(look.attempts) if one.message), None)
+    if house.rules.expose_providers and said is not None and video.error_code != "cancelled":
+        message = f"{message} ({said.provider}: {said.message})"
+    return VideoError(code=video.error_code, message=message)
+
+
+def _routing(house: House, look: Look, plan: Plan) -> RoutingObject:
+    exposed = house.rules.expose_providers
+    chosen = _chosen(look, plan)
+    return RoutingObject(
+        rule=plan.rule,
+        strategy=plan.strategy,
+        provider=chosen.provider if exposed and look.attempts else None,
+        quoted_usd=usd_text(chosen.quote_microusd),
+        changed={field: ChangeObject(asked=asked, given=given) for field, (asked, given) in plan.changed.items()},
+        attempts=tuple(_attempt(attempt, exposed=exposed) for attempt in look.attempts),
+    )
+
+
+def _chosen(look: Look, plan: Plan) -> Candidate:
+    """The offer that delivered, else the one tried last, else the first of the plan."""
+    number = look.video.delivered_no or len(look.attempts)
+    if number == 0:
+        return plan.candidates[0]
+    offer = look.attempts[number - 1].offer
+    return next(candidate for candidate in plan.candidates if candidate.offer == offer)
+
+
+def _attempt(attempt: Attempt, *, exposed: bool) -> AttemptObject:
+    cost = attempt.cost_microusd if exposed and attempt.state not in {"sending", "running", "unknown"} else None
+    return AttemptObject(
+        provider=attempt.provider if exposed else None,
+        status=attempt.state,
+        error_code=attempt.failure_kind,
+        cost_usd=None if cost is None else usd_text(cost),
+        started_at=attempt.started_at // SECOND_US,
+        ended_at=_seconds(attempt.ended_at),
+    )
+
+
+def poll_after_ms(look: Look) -> int:
+    """How long a client may wait before it asks again: a twentieth of the expected time, 1 to 10 s."""
+    expected_s = look.video.read_plan().candidates[0].expected_s
+    return int(min(10.0, max(1.0, expected_s / 20)) * 1000)
+
+
+def show_quote(house: House, decision: Decision) -> dict[str, Any]:
+    """The whole plan: who would make it, at what price, why in this order, and why not the others."""
+    spec, plan, exposed = decision.spec, decision.plan, house.rules.expose_providers
+    return {
+        "object": "video.quote",
+        "model": spec.model,
+        "resolution": spec.resolution,
+        "aspect_ratio": spec.aspect_ratio,
+        "size": spec.size,
+        "seconds": "auto" if spec.seconds is None else str(spec.seconds),
+        "generate_audio": spec.generate_audio,
+        "content_filter": spec.content_filter,
+        "tier": spec.tier,
+        "seed": spec.seed,
+        "rule": plan.rule,
+        "strategy": plan.strategy,
+        "max_attempts": plan.fallback.max_attempts,
+        "hold_usd": usd_text(plan.hold_microusd),
+        "changed": {field: {"asked": asked, "given": given} for field, (asked, given) in plan.changed.items()},
+        "candidates": [_shown_candidate(candidate, exposed=exposed) for candidate in plan.candidates],
+        "excluded": [
+            {
+                "provider": excluded.provider,
+                "offer": excluded.offer,
+                "reason": excluded.reason,
+                "detail": excluded.detail,
+            }
+            for excluded in plan.excluded
+        ]
+        if exposed
+        else [],
+        "budget": None,
+    }
+
+
+def _shown_candidate(candidate: Candidate, *, exposed: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "provider": candidate.provider if exposed else None,
+        "offer": candidate.offer if exposed else None,
+        "tier": candidate.tier,
+        "price_usd": usd_text(candidate.quote_microusd),
+        "price_basis": candidate.basis,
+        "expected_seconds": round(candidate.expected_s, 1),
+        "reason": candidate.reason if exposed else None,
+    }
+    return shown

@@ -1,0 +1,113 @@
+"""What a storage of films is, and what the kinds of storage share."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from pathlib import PurePosixPath
+from typing import ParamSpec, Protocol, TypeVar
+
+import msgspec
+
+from proxy.core.errors import ReelayError
+from proxy.outside.film import Measured
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PIECE_BYTES = 1024 * 1024
+PROBE_KEY = ".probe"
+
+
+class StorageFailed(ReelayError):
+    """The storage did not take or give a file: full, unreachable, forbidden, or shorter than recorded."""
+
+    code = "storage_error"
+
+
+class FileMissing(StorageFailed):
+    """There is no such file."""
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is in place."""
+
+    size_bytes: int
+    sha256: str
+    """Hex."""
+
+
+class Storage(Protocol):
+    """
+    Files by key; a key is a relative path with slashes.
+
+    Every method but `close` may raise StorageFailed.
+    """
+
+    async def check(self) -> None:
+        """Writes and deletes a probe. Raises ConfigError with one line."""
+        ...
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Stored:
+        """
+        Stores a whole file or nothing.
+
+        Whatever `chunks` raises comes through; then, and when cancelled, no part of the file stays.
+        """
+        ...
+
+    async def measure(self, key: str) -> Measured:
+        """Raises NotAFilm where the file cannot be played, FileMissing where there is none."""
+        ...
+
+    def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes]:
+        """
+        The bytes from `start` up to, not including, `end`, in pieces of 1 MiB read when asked for.
+
+        Who may stop early closes it (`contextlib.aclosing`). Raises FileMissing at the first piece.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """A file that is not there is fine."""
+        ...
+
+    async def size(self, key: str) -> int:
+        """In bytes. Raises FileMissing."""
+        ...
+
+    async def free_bytes(self) -> int | None:
+        """None: this kind has no limit that could be known."""
+        ...
+
+    async def used_ratio(self) -> float | None:
+        """0 to 1 of the disk under it, whoever uses it; None as above."""
+        ...
+
+
+def checked_key(key: str) -> str:
+    parts = PurePosixPath(key).parts
+    if not parts or key.startswith("/") or ".." in parts:
+        raise StorageFailed(f"{key!r} is no key of a file")
+    return key
+
+
+async def in_thread(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    As `asyncio.to_thread`, but when cancelled it waits for the thread.
+
+    Else the caller would close and delete under the thread's hands.
+    """
+    job = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        while not job.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([job])
+        # Its own failure matters no more, but must not be reported as never looked at.
+        job.cancelled() or job.exception()
+        raise
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

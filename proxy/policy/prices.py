@@ -1,0 +1,150 @@
+"""
+What an offer costs: the price in force, a quote rounded up, and the charge in the end.
+
+The seller's price is list x (1 - discount) x surcharges, the tenant's is that x (1 + markup). Each
+amount is worked out exactly in decimals and rounded once.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from proxy.core.errors import PriceMissing
+from proxy.core.money import MICRO, microusd_even, microusd_up
+from proxy.core.offer import Candidate, Offer, Price, PriceBasis
+from proxy.core.video import MAX_SECONDS, MIN_SECONDS, PIXELS, RESOLUTIONS, Spec
+
+_RESOLUTION_OF = {size: resolution for (resolution, _), size in PIXELS.items()}
+_DERIVED_PERCENT = 125
+"""A price that nobody printed may be too low: this much of it is held."""
+
+
+class Rated(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer's price for one resolution, after discount and surcharges, before markup."""
+
+    price_id: str
+    basis: PriceBasis
+    rates: dict[str, str]
+    """Resolution to USD per second; the asked one, and those below it that have a price."""
+    usd_per_second: Decimal
+    fixed_usd: Decimal
+
+
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a video would cost, each figure rounded up."""
+
+    seller_microusd: int
+    tenant_microusd: int
+    hold_microusd: int
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a delivered video costs whom.
+
+    `tenant_microusd` is never above the hold. `seller_microusd` is what the seller said it took; where
+    it said nothing, the frozen rate of the asked resolution for the asked seconds (the measured ones
+    where the seller chose the length). `overrun_microusd` is what it took beyond the hold. What is left,
+    tenant + overrun - seller, is our margin; it is below zero where the seller bills in full for less
+    than was asked.
+    """
+
+    tenant_microusd: int
+    seller_microusd: int
+    overrun_microusd: int
+    billed_seconds: int
+    billed_resolution: str
+
+
+def price_in_force(offer: Offer, resolution: str, day: str) -> Price:
+    """The latest entry that had started on `day`, an ISO date. Raises PriceMissing; never guesses."""
+    started = [price for price in offer.prices if price.resolution == resolution and price.starts <= day]
+    if not started:
+        raise PriceMissing(f"{offer.id} has no price for {resolution} on {day}")
+    return max(started, key=lambda price: price.starts)
+
+
+def rate(offer: Offer, spec: Spec, day: str, *, discount: str) -> Rated:
+    """Raises PriceMissing where the asked resolution has no price; a smaller one may lack it."""
+    price = price_in_force(offer, spec.resolution, day)
+    factor = 1 - Decimal(discount)
+    surcharge = factor if spec.content_filter else factor * Decimal(offer.filter_off_factor)
+    rates: dict[str, str] = {}
+    for resolution in RESOLUTIONS[: RESOLUTIONS.index(spec.resolution) + 1]:
+        try:
+            listed = price_in_force(offer, resolution, day)
+        except PriceMissing:
+            continue
+        rates[resolution] = f"{Decimal(listed.usd_per_second) * surcharge:f}"
+    searched = spec.web_search and offer.web_search
+    return Rated(
+        price_id=price.id,
+        basis=price.basis,
+        rates=rates,
+        usd_per_second=Decimal(rates[spec.resolution]),
+        fixed_usd=Decimal(offer.web_search_usd) * factor if searched else Decimal(0),
+    )
+
+
+def quote(rated: Rated, seconds: int, markup: str) -> Quote:
+    """For `auto` length the caller names the longest."""
+    usd = rated.usd_per_second * seconds + rated.fixed_usd
+    tenant = microusd_up(usd * (1 + Decimal(markup)))
+    hold = -(-tenant * _DERIVED_PERCENT // 100) if rated.basis == "derived" else tenant
+    return Quote(seller_microusd=microusd_up(usd), tenant_microusd=tenant, hold_microusd=hold)
+
+
+def resolution_of(size_px: tuple[int, int]) -> str:
+    """The resolution whose frame this is; for a size that nobody names, the one nearest in area."""
+    if size_px in _RESOLUTION_OF:
+        return _RESOLUTION_OF[size_px]
+    area = size_px[0] * size_px[1]
+    nearest = min(PIXELS.values(), key=lambda size: abs(size[0] * size[1] - area))
+    return _RESOLUTION_OF[nearest]
+
+
+def charge(
+    candidate: Candidate,
+    markup: str,
+    asked: Spec,
+    *,
+    delivered_seconds: float,
+    delivered_px: tuple[int, int],
+    stated_cost_microusd: int | None,
+    hold_microusd: int,
+) -> Charge:
+    """
+    Settle a delivered video from the figures frozen at accept.
+
+    The tenant pays for what was asked; for less length or size, the lower price; for `auto`, the
+    measured seconds. A derived price gives way to what the seller says it took, but never for more
+    than was asked. Rounded half to even, once.
+    """
+    # A clip is one frame longer than its seconds, so whole seconds are the nearest ones.
+    measured = int(delivered_seconds + 0.5)
+    wanted = min(max(measured, MIN_SECONDS), MAX_SECONDS) if asked.seconds is None else asked.seconds
+    seconds = wanted if asked.seconds is None else min(asked.seconds, measured)
+    delivered = resolution_of(delivered_px)
+    resolution = min(asked.resolution, delivered, key=RESOLUTIONS.index)
+    fixed = Decimal(candidate.fixed_usd)
+    usd = _lowest_rate(candidate.rates, resolution) * seconds + fixed
+    full_usd = Decimal(candidate.rates[asked.resolution]) * wanted + fixed
+    if candidate.basis == "derived" and stated_cost_microusd is not None:
+        stated_usd = stated_cost_microusd / MICRO
+        as_asked = measured == wanted and delivered == asked.resolution
+        usd = stated_usd if as_asked else min(usd, stated_usd)
+    seller = microusd_even(full_usd) if stated_cost_microusd is None else stated_cost_microusd
+    return Charge(
+        tenant_microusd=min(microusd_even(usd * (1 + Decimal(markup))), hold_microusd),
+        seller_microusd=seller,
+        overrun_microusd=max(0, seller - hold_microusd),
+        billed_seconds=seconds,
+        billed_resolution=resolution,
+    )
+
+
+def _lowest_rate(rates: Mapping[str, str], resolution: str) -> Decimal:
+    """The cheapest from `resolution` up to the asked one; a size without a price of its own costs the next larger."""
+    smallest = RESOLUTIONS.index(resolution)
+    return min(Decimal(usd) for name, usd in rates.items() if RESOLUTIONS.index(name) >= smallest)

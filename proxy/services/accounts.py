@@ -1,0 +1,176 @@
+"""Tenants and their keys: made, changed and revoked, each with a row that says who did it."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.core.clock import Clock
+from proxy.core.errors import InvalidValue, NotFound
+from proxy.core.ids import NewId, Secrets, new_api_key
+from proxy.core.money import parse_usd
+from proxy.core.tenant import SCOPES, Tenant
+from proxy.store import tenants
+from proxy.store.base import Store, Tx
+from proxy.store.tenants import AdminAct, ApiKey
+
+MARKUP_MAX = 10
+
+
+class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be set of a tenant; None leaves it as it is."""
+
+    name: str | None = None
+    markup: str | None = None
+    allow_filter_off: bool | None = None
+    require_end_user_id: bool | None = None
+    reason: str | None = None
+
+
+class KeyWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to be made."""
+
+    tenant: str
+    """Id or name."""
+    name: str = ""
+    scopes: tuple[str, ...] = ("videos",)
+    expires_at: int | None = None
+    """Unix seconds."""
+    reason: str | None = None
+
+
+class MadeKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new key; `key` is shown this once and kept nowhere."""
+
+    row: ApiKey
+    key: str
+
+
+class Registrar:
+    """Every change goes through here, from HTTP and from the command line."""
+
+    def __init__(self, store: Store, secrets: Secrets, clock: Clock, new_id: NewId) -> None:
+        self._store = store
+        self._secrets = secrets
+        self._clock = clock
+        self._new_id = new_id
+
+    async def tenants(self) -> list[Tenant]:
+        """From the oldest."""
+        return await self._store.read(tenants.all_tenants)
+
+    async def create_tenant(self, actor: str, wish: TenantChange) -> Tenant:
+        """Raises InvalidValue for a name that is missing or taken."""
+        if not wish.name or not wish.name.strip():
+            raise InvalidValue("A tenant needs a name.", param="name")
+        at = self._clock()
+        fresh = Tenant(id=f"tenant_{self._new_id(at)}", name=wish.name, created_at=at)
+        tenant = _changed(fresh, wish)
+
+        def unit(tx: Tx) -> None:
+            if tenants.find_tenant(tx, tenant.name) is not None:
+                raise InvalidValue(f"There is a tenant {tenant.name!r} already.", param="name")
+            tenants.insert_tenant(tx, tenant)
+            self._record(tx, actor, "tenant.create", tenant.id, None, tenant, wish.reason)
+
+        await self._store.write(unit)
+        return tenant
+
+    async def change_tenant(self, actor: str, id_or_name: str, wish: TenantChange) -> Tenant:
+        """Raises NotFound, or InvalidValue."""
+
+        def unit(tx: Tx) -> Tenant:
+            before = _known_tenant(tx, id_or_name)
+            after = _changed(before, wish)
+            other = tenants.find_tenant(tx, after.name)
+            if other is not None and other.id != after.id:
+                raise InvalidValue(f"There is a tenant {after.name!r} already.", param="name")
+            tenants.save_tenant(tx, after)
+            self._record(tx, actor, "tenant.change", after.id, before, after, wish.reason)
+            return after
+
+        return await self._store.write(unit)
+
+    async def keys(self, id_or_name: str | None = None) -> list[ApiKey]:
+        """Of one tenant, or all. Raises NotFound."""
+
+        def unit(tx: Tx) -> list[ApiKey]:
+            return tenants.keys(tx, None if id_or_name is None else _known_tenant(tx, id_or_name).id)
+
+        return await self._store.read(unit)
+
+    async def create_key(self, actor: str, wish: KeyWish) -> MadeKey:
+        """Raises NotFound for the tenant, InvalidValue for a scope that does not exist."""
+        odd = [scope for scope in wish.scopes if scope not in SCOPES]
+        if odd or not wish.scopes:
+            raise InvalidValue(f"Scopes are {', '.join(SCOPES)}.", param="scopes")
+        at, key = self._clock(), new_api_key()
+
+        def unit(tx: Tx) -> ApiKey:
+            row = ApiKey(
+                id=f"key_{self._new_id(at)}",
+                tenant_id=_known_tenant(tx, wish.tenant).id,
+                digest=self._secrets.key_digests(key)[0],
+                last4=key[-4:],
+                name=wish.name,
+                scopes=" ".join(wish.scopes),
+                created_at=at,
+                expires_at=None if wish.expires_at is None else wish.expires_at * 1_000_000,
+            )
+            tenants.insert_key(tx, row)
+            self._record(tx, actor, "key.create", row.id, None, _shown(row), wish.reason)
+            return row
+
+        return MadeKey(row=await self._store.write(unit), key=key)
+
+    async def revoke_key(self, actor: str, key_id: str, reason: str | None = None) -> None:
+        """Works within seconds everywhere. Raises NotFound for no such key, or one revoked before."""
+
+        def unit(tx: Tx) -> None:
+            if not tenants.revoke_key(tx, key_id, at=tx.now_us):
+                raise NotFound(f"There is no live key {key_id!r}.")
+            self._record(tx, actor, "key.revoke", key_id, None, None, reason)
+
+        await self._store.write(unit)
+
+    def _record(
+        self, tx: Tx, actor: str, action: str, subject: str, before: Any, after: Any, reason: str | None
+    ) -> None:
+        at = self._clock()
+        act = AdminAct(
+            id=f"act_{self._new_id(at)}",
+            at=at,
+            actor=actor,
+            action=action,
+            subject=subject,
+            before=None if before is None else msgspec.json.encode(before).decode(),
+            after=None if after is None else msgspec.json.encode(after).decode(),
+            reason=reason,
+        )
+        tenants.record(tx, act)
+
+
+def _known_tenant(tx: Tx, id_or_name: str) -> Tenant:
+    tenant = tenants.find_tenant(tx, id_or_name)
+    if tenant is None:
+        raise NotFound(f"There is no tenant {id_or_name!r}.")
+    return tenant
+
+
+def _changed(tenant: Tenant, wish: TenantChange) -> Tenant:
+    stated = {
+        name: value
+        for name in ("name", "markup", "allow_filter_off", "require_end_user_id")
+        if (value := getattr(wish, name)) is not None
+    }
+    if "markup" in stated:
+        try:
+            markup = parse_usd(stated["markup"])
+        except ValueError:
+            markup = None
+        if markup is None or not 0 <= markup <= MARKUP_MAX:
+            raise InvalidValue(f"'markup' is a ratio from 0 to {MARKUP_MAX}, such as \"0.15\".", param="markup")
+    return msgspec.structs.replace(tenant, **stated)
+
+
+def _shown(row: ApiKey) -> dict[str, Any]:
+    return {"id": row.id, "tenant_id": row.tenant_id, "name": row.name, "scopes": row.scopes, "last4": row.last4}

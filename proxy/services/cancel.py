@@ -1,0 +1,64 @@
+"""Cancels and deletes: the video is over at once, what follows concerns the attempt and the money."""
+
+import structlog
+
+from proxy.services.dispatch import give_up
+from proxy.services.house import House
+from proxy.services.settle import Moved
+from proxy.services.told import tell
+from proxy.store import videos
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+
+_log = structlog.get_logger("reelay.video")
+
+
+async def cancel(house: House, tenant_id: str, video_id: str) -> Video | None:
+    """The video as it is afterwards; one that had ended is unchanged. None where the tenant has no such video."""
+
+    def unit(tx: Tx) -> tuple[Video | None, Moved]:
+        video = _own(tx, tenant_id, video_id)
+        if video is None:
+            return None, Moved()
+        moved = _stop(tx, video)
+        return videos.by_id(tx, video_id), moved
+
+    video, moved = await house.store.write(unit)
+    if video is not None:
+        tell(house, video, moved)
+        house.due.set()
+    return video
+
+
+async def delete(house: House, tenant_id: str, video_id: str) -> bool:
+    """Cancels, hides and erases; False where the tenant has no such video. The ledger's rows stay."""
+
+    def unit(tx: Tx) -> tuple[Video | None, Moved]:
+        video = _own(tx, tenant_id, video_id)
+        if video is None:
+            return None, Moved()
+        moved = _stop(tx, video)
+        videos.hide(tx, video_id, at=tx.now_us)
+        return video, moved
+
+    video, moved = await house.store.write(unit)
+    if video is None:
+        return False
+    tell(house, video, moved)
+    house.due.set()
+    footage = video.read_footage()
+    if footage is not None:
+        await house.storage.delete(footage.key)
+    _log.info("video.deleted", video=video_id, tenant=tenant_id)
+    return True
+
+
+def _own(tx: Tx, tenant_id: str, video_id: str) -> Video | None:
+    video = videos.by_id(tx, video_id)
+    if video is None or video.tenant_id != tenant_id or video.deleted_at is not None:
+        return None
+    return video
+
+
+def _stop(tx: Tx, video: Video) -> Moved:
+    return give_up(tx, video, "cancelled", "The video was cancelled.", cancelled=True)

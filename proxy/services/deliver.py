@@ -1,0 +1,152 @@
+"""Copies a finished film into our storage, measures it, and only then lets the customer see `completed`."""
+
+import time
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from proxy.core.attempt import Attempt
+from proxy.core.clock import SECOND_US
+from proxy.core.errors import SellerError
+from proxy.core.video import Footage
+from proxy.outside.base import StorageFailed
+from proxy.services import settle
+from proxy.services.dispatch import give_up
+from proxy.services.house import House
+from proxy.services.settle import Moved
+from proxy.services.told import tell
+from proxy.services.watch import fresh_link
+from proxy.store import videos, work
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+from proxy.store.work import Claim
+
+_log = structlog.get_logger("reelay.video")
+
+LONGEST_PAUSE_S = 300.0
+
+
+async def deliver(house: House, claim: Claim, video: Video, attempt: Attempt) -> None:
+    """
+    One try to bring a `done` attempt home; never renders again. Raises LeaseLost.
+
+    A video that is over gets no copy, only its bill.
+    """
+    if not video.live:
+        await _conclude(house, claim, attempt)
+        return
+    key = f"{video.tenant_id}/{video.id}-{attempt.number}.mp4"
+    begun = time.perf_counter()
+    try:
+        footage = await _copy(house, attempt, key)
+    except (SellerError, StorageFailed) as exc:
+        _tell_fetch(house, attempt, "garbled", begun)
+        _log.warning("copy.failed", video=video.id, attempt=attempt.number, tries=attempt.fetches + 1, why=str(exc))
+        await _try_later(house, claim, video, attempt)
+        return
+    _tell_fetch(house, attempt, "ok", begun)
+    await _complete(house, claim, attempt, footage)
+
+
+def _tell_fetch(house: House, attempt: Attempt, outcome: str, begun: float) -> None:
+    house.metrics.exchange(
+        provider=attempt.provider, operation="fetch", outcome=outcome, seconds=time.perf_counter() - begun
+    )
+
+
+async def _copy(house: House, attempt: Attempt, key: str) -> Footage:
+    desk = house.desk(attempt.provider)
+    assert attempt.link is not None, "done means that the seller has named its file"
+    trusted = () if desk is None else (urlsplit(desk[0].base_url).hostname or "", *desk[0].asset_hosts)
+    async with house.fetcher.open(attempt.link, trusted) as download:
+        stored = await house.storage.put(key, download.chunks)
+    measured = await house.storage.measure(key)
+    return Footage(
+        key=key,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        duration_ms=measured.duration_ms,
+        width_px=measured.width_px,
+        height_px=measured.height_px,
+        has_audio=measured.has_audio,
+    )
+
+
+async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Footage) -> None:
+    def unit(tx: Tx) -> tuple[Video, Moved]:
+        work.check(tx, claim)
+        moved = Moved()
+        video, now_is = _reread(tx, attempt)
+        if not video.live:
+            settle.conclude(tx, video, _billed(video, now_is), moved, finished=True)
+        elif videos.complete(tx, video.id, attempt.number, footage, at=tx.now_us):
+            settle.complete(tx, video, video.read_spec(), now_is, footage, moved)
+            moved.ended = "completed"
+            work.done(tx, video.id, 0)
+        work.done(tx, video.id, attempt.number)
+        return video, moved
+
+    video, moved = await house.store.write(unit)
+    tell(house, video, moved)
+    if moved.ended != "completed":
+        await house.storage.delete(footage.key)
+
+
+def _reread(tx: Tx, attempt: Attempt) -> tuple[Video, Attempt]:
+    video = videos.by_id(tx, attempt.video_id)
+    now_is = videos.attempt_of(tx, attempt.video_id, attempt.number)
+    assert video is not None, "videos are never removed"
+    assert now_is is not None, "nor are attempts"
+    return video, now_is
+
+
+def _billed(video: Video, attempt: Attempt) -> Attempt:
+    """A film that nobody fetched was made all the same: where the seller names no cost, its price counts."""
+    if attempt.cost_microusd is not None:
+        return attempt
+    candidate = settle.candidate_of(video.read_plan(), attempt)
+    return msgspec.structs.replace(attempt, cost_microusd=candidate.seller_microusd)
+
+
+async def _conclude(house: House, claim: Claim, attempt: Attempt) -> None:
+    def unit(tx: Tx) -> tuple[Video, Moved]:
+        work.check(tx, claim)
+        moved = Moved()
+        video, now_is = _reread(tx, attempt)
+        if now_is.bearer is None:
+            settle.conclude(tx, video, _billed(video, now_is), moved, finished=True)
+        work.done(tx, video.id, attempt.number)
+        return video, moved
+
+    video, moved = await house.store.write(unit)
+    tell(house, video, moved)
+
+
+async def _try_later(house: House, claim: Claim, video: Video, attempt: Attempt) -> None:
+    """With a fresh link where the seller gives one; at the end of the link's lifetime the copy has failed."""
+    candidate = settle.candidate_of(video.read_plan(), attempt)
+    link = None
+    with suppress(SellerError):
+        link = await fresh_link(house, attempt)
+    tries = attempt.fetches + 1
+    pause_us = int(min(LONGEST_PAUSE_S, 2.0**tries) * (0.5 + house.chance() / 2) * SECOND_US)
+
+    def unit(tx: Tx) -> tuple[Video, Moved]:
+        work.check(tx, claim)
+        now, now_is = _reread(tx, attempt)
+        if not now.live:
+            work.again(tx, claim, tx.now_us)
+            return now, Moved()
+        videos.save_attempt(tx, msgspec.structs.replace(now_is, fetches=tries, link=link or now_is.link))
+        done_at = now_is.ended_at or tx.now_us
+        if tx.now_us + pause_us < done_at + candidate.link_lifetime_s * SECOND_US:
+            work.again(tx, claim, tx.now_us + pause_us)
+            return now, Moved()
+        moved = give_up(tx, now, "storage_error", "The finished video could not be copied before its link expired.")
+        work.again(tx, claim, tx.now_us)
+        return now, moved
+
+    now, moved = await house.store.write(unit)
+    tell(house, now, moved)

@@ -1,0 +1,336 @@
+"""
+Buys: decides what a video needs next and submits it.
+
+The attempt is written down as `sending` before the call and gets its end after. A submit has three
+ends: refused, accepted, unknown; only a refusal allows another seller at once.
+"""
+
+import time
+
+import msgspec
+import structlog
+
+from proxy.core.account import Account
+from proxy.core.attempt import Accepted, Attempt, Order
+from proxy.core.clock import SECOND_US
+from proxy.core.errors import Interrupted, LeaseLost, NotSent, OutcomeUnknown, Refusal, SellerError
+from proxy.core.offer import Candidate, Offer
+from proxy.policy.fallback import FIND_AT_S, GiveUp, Wait, backoff_s, next_step, poll_interval_s
+from proxy.providers.base import Adapter, Finds
+from proxy.services import settle
+from proxy.services.house import House
+from proxy.services.settle import Moved
+from proxy.services.told import tell
+from proxy.store import tenants, videos, work
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+from proxy.store.work import Claim
+
+_log = structlog.get_logger("reelay.attempt")
+
+LEASE_MARGIN_US = 30 * SECOND_US
+"""A lease outlasts the submit by this much, so that nobody else acts while an answer may still come."""
+
+
+class Send(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that is written down and may now be sent."""
+
+    video: Video
+    attempt: Attempt
+    candidate: Candidate
+    order: Order
+    instead_of: Attempt | None
+    """The attempt before it, where this is a fallback."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing to send; what the transaction changed instead."""
+
+    video: Video
+    moved: Moved
+
+
+async def advance(house: House, claim: Claim) -> None:
+    """One step of a video that is due: submits, waits, or gives up. Raises LeaseLost."""
+    step = await house.store.write(lambda tx: _next(tx, house, claim))
+    if isinstance(step, Ended):
+        tell(house, step.video, step.moved)
+    elif isinstance(step, Send):
+        end = await _submit(house, step)
+        await _record(house, step, claim, end)
+
+
+def _next(tx: Tx, house: House, claim: Claim) -> Send | Ended | None:
+    work.check(tx, claim)
+    video = videos.by_id(tx, claim.video_id)
+    assert video is not None, "work refers to a video"
+    attempts = [_orphan(tx, house, attempt) for attempt in videos.attempts_of(tx, video.id)]
+    if not video.live:
+        return _tidy(tx, video, attempts, claim)
+    plan = video.read_plan()
+    step = next_step(plan.candidates, plan.fallback, attempts, now_us=tx.now_us, deadline_us=video.deadline_at)
+    if isinstance(step, Wait):
+        work.again(tx, claim, step.until_us)
+        return None
+    if isinstance(step, GiveUp):
+        moved = give_up(tx, video, step.code, step.message)
+        return Ended(video=video, moved=moved)
+    return _begin(tx, house, video, attempts, step.candidate, claim)
+
+
+def _orphan(tx: Tx, house: House, attempt: Attempt) -> Attempt:
+    """A submit that nobody is waiting for any more may have bought: its worker is gone, we hold its lease."""
+    if attempt.state != "sending":
+        return attempt
+    return _become_unknown(tx, house, attempt, "The process that sent it ended before the answer was kept.")
+
+
+def _become_unknown(tx: Tx, house: House, attempt: Attempt, message: str) -> Attempt:
+    """To unknown, or to running where a callback has named the seller's id meanwhile."""
+    if attempt.seller_id is not None:
+        attempt = msgspec.structs.replace(attempt, state="running", accepted_at=tx.now_us)
+        videos.start(tx, attempt.video_id)
+        work.ensure(tx, attempt.video_id, attempt.number, tx.now_us)
+    else:
+        attempt = msgspec.structs.replace(attempt, state="unknown", message=message)
+        desk = house.desk(attempt.provider)
+        if desk is not None and isinstance(desk[1], Finds):
+            work.ensure(tx, attempt.video_id, attempt.number, attempt.started_at + FIND_AT_S[0] * SECOND_US)
+    videos.save_attempt(tx, attempt)
+    return attempt
+
+
+def _tidy(tx: Tx, video: Video, attempts: list[Attempt], claim: Claim) -> Ended:
+    """A video that is over: its hold ends when nothing can be billed any more."""
+    moved = Moved()
+    if video.hold == "held" and not settle.close(tx, video, moved):
+        late = tx.now_us >= video.deadline_at
+        if late or not any(attempt.state in {"unknown", "lost"} for attempt in attempts):
+            # Whatever still runs ends the hold itself when it ends.
+            work.done(tx, video.id, 0)
+        else:
+            work.again(tx, claim, video.deadline_at)
+    else:
+        work.done(tx, video.id, 0)
+    return Ended(video=video, moved=moved)
+
+
+def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = False) -> Moved:
+    """Fails a live video and ends its hold where that can be; what still runs at sellers is polled on."""
+    moved = Moved()
+    if not videos.fail(tx, video.id, code, message, at=tx.now_us, cancelled=cancelled):
+        return moved
+    moved.ended = code
+    after = videos.by_id(tx, video.id)
+    assert after is not None, "it was there a moment ago"
+    if settle.close(tx, after, moved):
+        work.done(tx, video.id, 0)
+    for attempt in videos.attempts_of(tx, video.id):
+        if attempt.state in {"running", "done"}:
+            work.nudge(tx, video.id, attempt.number)
+    return moved
+
+
+def _begin(
+    tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim
+) -> Send | Ended | None:
+    number = len(attempts) + 1
+    dearest = candidate.seller_microusd if candidate.basis == "listed" else -(-candidate.seller_microusd * 5 // 4)
+    attempt = Attempt(
+        video_id=video.id,
+        number=number,
+        offer=candidate.offer,
+        provider=candidate.provider,
+        seller_model=candidate.seller_model,
+        state="sending",
+        client_ref=f"{video.id}-{number}",
+        started_at=tx.now_us,
+        possible_microusd=dearest,
+    )
+    desk = house.desk(candidate.provider)
+    if desk is None or not desk[0].on:
+        refused = msgspec.structs.replace(
+            attempt,
+            state="refused",
+            failure_kind="account",
+            message="The provider is switched off.",
+            ended_at=tx.now_us,
+            cost_microusd=0,
+        )
+        videos.insert_attempt(tx, refused)
+        work.again(tx, claim, tx.now_us)
+        return None
+    videos.insert_attempt(tx, attempt)
+    lease_us = int(candidate.submit_timeout_s * SECOND_US) + 2 * LEASE_MARGIN_US
+    work.extend(tx, [claim], lease_us=lease_us)
+    return Send(
+        video=video,
+        attempt=attempt,
+        candidate=candidate,
+        order=_order(tx, house, video, attempt, candidate, desk[0]),
+        instead_of=attempts[-1] if attempts else None,
+    )
+
+
+def _order(tx: Tx, house: House, video: Video, attempt: Attempt, candidate: Candidate, account: Account) -> Order:
+    spec = video.read_spec()
+    offer = house.rules.offers.get(candidate.offer)
+    return Order(
+        seller_model=candidate.seller_model,
+        operation=spec.operation,
+        tier=spec.tier,
+        prompt=video.prompt or "",
+        seconds=spec.seconds,
+        resolution=spec.resolution,
+        aspect_ratio=spec.aspect_ratio,
+        generate_audio=spec.generate_audio,
+        content_filter=spec.content_filter,
+        seed=spec.seed,
+        web_search=spec.web_search,
+        end_user=_end_user(tx, house, video, account),
+        client_ref=attempt.client_ref,
+        callback_url=_callback_url(house, offer, attempt),
+    )
+
+
+def _end_user(tx: Tx, house: House, video: Video, account: Account) -> str | None:
+    if video.end_user is None or account.end_user_id == "none":
+        return None
+    name = tenants.end_user_name(tx, video.tenant_id, video.end_user)
+    if name is None or account.end_user_id == "raw":
+        return name
+    return house.secrets.pseudonym(video.tenant_id, name)
+
+
+def _callback_url(house: House, offer: Offer | None, attempt: Attempt) -> str | None:
+    """Where the seller calls back; None where it cannot, or would refuse the address."""
+    url = house.public_url
+    if url is None or offer is None or offer.callbacks == "none":
+        return None
+    if offer.callbacks == "https" and not url.startswith("https://"):
+        return None
+    return f"{url}/callbacks/{house.secrets.callback_token(attempt.video_id, attempt.number)}"
+
+
+async def _submit(house: House, send: Send) -> Accepted | Refusal | OutcomeUnknown:
+    """The one place that buys. Never raises what a seller or the network does."""
+    provider, timeout_s = send.candidate.provider, send.candidate.submit_timeout_s
+    desk = house.desk(provider)
+    assert desk is not None, "it was there when the attempt was written, and rules change between steps only"
+    account, adapter = desk
+    lease_until = send.attempt.started_at + int(timeout_s * SECOND_US) + 2 * LEASE_MARGIN_US
+    if house.clock() + timeout_s * SECOND_US + LEASE_MARGIN_US > lease_until:
+        # The commit took so long that another worker might act before the answer.
+        return Refusal("capacity", "not sent: the lease had become too short", cost_microusd=0)
+    if send.instead_of is not None and send.instead_of.offer != send.attempt.offer:
+        reason = send.instead_of.failure_kind or send.instead_of.state
+        house.metrics.fallback(from_provider=send.instead_of.provider, to_provider=provider, reason=reason)
+        if send.instead_of.state in {"unknown", "lost"}:
+            house.metrics.double_submit_possible(provider=send.instead_of.provider)
+    begun = time.perf_counter()
+    end = await _exchange(house, account, adapter, send.order, timeout_s)
+    outcome: str = end.kind if isinstance(end, Refusal) else "ok" if isinstance(end, Accepted) else "unknown"
+    house.metrics.exchange(provider=provider, operation="submit", outcome=outcome, seconds=time.perf_counter() - begun)
+    _log.info("attempt.submitted", video=send.video.id, attempt=send.attempt.number, provider=provider, outcome=outcome)
+    return end
+
+
+async def _exchange(
+    house: House, account: Account, adapter: Adapter, order: Order, timeout_s: float
+) -> Accepted | Refusal | OutcomeUnknown:
+    authorization = adapter.authorize(account.api_key or "")
+    try:
+        reply = await house.transport.send(
+            account, authorization, adapter.submit(order), timeout_s=timeout_s, fresh=True
+        )
+    except NotSent as exc:
+        return Refusal("capacity", f"not connected: {exc}", cost_microusd=0)
+    except Interrupted as exc:
+        return OutcomeUnknown(str(exc))
+    try:
+        if 200 <= reply.status < 300:
+            return adapter.accepted(reply)
+        end = adapter.refusal(reply)
+    except Refusal as exc:
+        return exc
+    except SellerError as exc:
+        return OutcomeUnknown(str(exc))
+    return end if isinstance(end, Refusal) else OutcomeUnknown(str(end))
+
+
+async def _record(house: House, send: Send, claim: Claim, end: Accepted | Refusal | OutcomeUnknown) -> None:
+    """What the seller answered is evidence and is kept, whoever holds the lease by now."""
+    chance = house.chance()
+    moved = await house.store.write(lambda tx: _keep(tx, house, send, claim, end, chance))
+    tell(house, send.video, moved)
+    house.due.set()
+
+
+def _keep(
+    tx: Tx, house: House, send: Send, claim: Claim, end: Accepted | Refusal | OutcomeUnknown, chance: float
+) -> Moved:
+    moved = Moved()
+    video = videos.by_id(tx, send.video.id)
+    attempts = videos.attempts_of(tx, send.video.id)
+    assert video is not None, "videos are never removed"
+    attempt = attempts[send.attempt.number - 1]
+    if isinstance(end, Accepted):
+        _keep_accepted(tx, house, video, send, attempt, end, chance)
+    elif isinstance(end, Refusal):
+        _keep_refused(tx, video, attempts, attempt, end, chance, moved)
+    elif attempt.state == "sending":
+        _become_unknown(tx, house, attempt, str(end))
+    _let_go(tx, video, claim, accepted=isinstance(end, Accepted))
+    return moved
+
+
+def _keep_accepted(
+    tx: Tx, house: House, video: Video, send: Send, attempt: Attempt, end: Accepted, chance: float
+) -> None:
+    holder = videos.attempt_by_seller_id(tx, attempt.provider, end.seller_id)
+    if holder is not None and (holder.video_id, holder.number) != (attempt.video_id, attempt.number):
+        _become_unknown(tx, house, attempt, "The provider answered with an id that belongs to another order.")
+        return
+    if attempt.state not in {"sending", "unknown"}:
+        return  # a callback named the id first, and the poll has moved on
+    after_s = poll_interval_s(send.candidate.expected_s, chance)
+    attempt = msgspec.structs.replace(
+        attempt,
+        state="running",
+        seller_id=end.seller_id,
+        accepted_at=tx.now_us,
+        message=None,
+        cost_microusd=end.cost_microusd,
+        cost_stated=int(end.cost_microusd is not None),
+    )
+    videos.save_attempt(tx, attempt)
+    videos.start(tx, video.id)
+    due_at = tx.now_us + int(after_s * SECOND_US) if video.live else tx.now_us
+    work.ensure(tx, video.id, attempt.number, due_at)
+
+
+def _keep_refused(
+    tx: Tx, video: Video, attempts: list[Attempt], attempt: Attempt, end: Refusal, chance: float, moved: Moved
+) -> None:
+    if attempt.state not in {"sending", "unknown"}:
+        return  # a callback named the seller's id: it was taken after all
+    sends = sum(1 for other in attempts if other.offer == attempt.offer)
+    wait_s = end.retry_after_s if end.retry_after_s is not None else backoff_s(sends, chance)
+    attempt = msgspec.structs.replace(
+        attempt,
+        state="refused",
+        failure_kind=end.kind,
+        seller_code=end.seller_code,
+        message=str(end),
+        ended_at=tx.now_us,
+        retry_at=tx.now_us + int(wait_s * SECOND_US),
+        cost_microusd=end.cost_microusd,
+    )
+    settle.conclude(tx, video, attempt, moved, finished=False)
+
+
+def _let_go(tx: Tx, video: Video, claim: Claim, *, accepted: bool) -> None:
+    try:
+        work.again(tx, claim, video.deadline_at if accepted and video.live else tx.now_us)
+    except LeaseLost:
+        _log.warning("lease.lost", video=video.id, attempt=claim.attempt_no)

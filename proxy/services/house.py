@@ -1,0 +1,65 @@
+"""What every service works with, handed in once by the wiring."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from proxy.core.account import Account
+from proxy.core.clock import Clock
+from proxy.core.ids import NewId, Secrets
+from proxy.outside.assets import Fetcher
+from proxy.outside.base import Storage
+from proxy.outside.transport import Transport
+from proxy.policy.rules import Rules
+from proxy.providers.base import Adapter
+from proxy.store.base import Store
+from proxy.telemetry.metrics import Metrics
+
+
+class House:
+    """The doors, the rules in force, and where time, ids and chance come from."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        rules: Rules,
+        adapters: Mapping[str, Adapter],
+        transport: Transport,
+        fetcher: Fetcher,
+        storage: Storage,
+        metrics: Metrics,
+        secrets: Secrets,
+        clock: Clock,
+        new_id: NewId,
+        chance: Callable[[], float],
+        public_url: str | None,
+        sandbox: bool,
+    ) -> None:
+        self.store = store
+        self.rules = rules
+        self.adapters = adapters
+        self.transport = transport
+        self.fetcher = fetcher
+        self.storage = storage
+        self.metrics = metrics
+        self.secrets = secrets
+        self.clock = clock
+        self.new_id = new_id
+        self.chance = chance
+        """A number in [0, 1), for jitter and weighted choice."""
+        self.public_url = public_url
+        """Where sellers may call back; None: they are polled only."""
+        self.sandbox = sandbox
+        self.draining = False
+        """Set once the end was asked for: nothing new is accepted or begun."""
+        self.due = asyncio.Event()
+        """A hint that something became due just now in this process."""
+        self.pace: dict[str, int] = {}
+        """Provider to the time before which it asked not to be polled."""
+
+    def desk(self, provider: str) -> tuple[Account, Adapter] | None:
+        """The account and its wire; None where the rules no longer name it or its key is gone."""
+        account = self.rules.accounts.get(provider)
+        if account is None or account.api_key is None or account.adapter not in self.adapters:
+            return None
+        return account, self.adapters[account.adapter]

@@ -1,0 +1,148 @@
+"""Accepts a video: plan, hold, first due work, in one transaction; or nothing at all."""
+
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from proxy.core.clock import SECOND_US
+from proxy.core.errors import InvalidValue, Overloaded
+from proxy.core.offer import Plan
+from proxy.core.tenant import Caller
+from proxy.core.video import Ask, Spec
+from proxy.policy.plan import Decision, decide
+from proxy.services import settle
+from proxy.services.house import House
+from proxy.store import ledger, tenants, videos, work
+from proxy.store.base import Tx
+from proxy.store.videos import Bound, Video
+
+_log = structlog.get_logger("reelay.video")
+
+IDEMPOTENCY_US = 24 * 3600 * SECOND_US
+
+
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
+    """A video about to be written, and the key that the client gave for it."""
+
+    video: Video
+    plan: Plan
+    end_user: str | None
+    """By its own name; None where there is none."""
+    idempotency_key: str | None
+    fingerprint: str
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The video that the request stands for; `fresh` False where the key had stood for it before."""
+
+    video: Video
+    fresh: bool
+
+
+def quote(house: House, caller: Caller, ask: Ask) -> Decision:
+    """What create would do with this request, and why. Buys and keeps nothing."""
+    return decide(ask, caller.tenant, house.rules, at_us=house.clock(), chance=house.chance(), explain=True)
+
+
+async def accept(
+    house: House, caller: Caller, ask: Ask, *, fingerprint: str, idempotency_key: str | None = None
+) -> Accepted:
+    """
+    The accepted video, committed.
+
+    Raises the errors of the resolver, InvalidValue for an idempotency key that stands for another
+    request, Overloaded while draining.
+    """
+    if house.draining:
+        raise Overloaded("The server is shutting down.", retry_after_s=2)
+    at = house.clock()
+    decision = decide(ask, caller.tenant, house.rules, at_us=at, chance=house.chance(), explain=False)
+    acceptance = _acceptance(house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key)
+    accepted = await house.store.write_grouped(accept_many, acceptance)
+    if accepted.fresh:
+        first = acceptance.plan.candidates[0]
+        house.metrics.decision(rule=decision.plan.rule, provider=first.provider, reason=decision.plan.strategy)
+        _log.info("video.accepted", video=accepted.video.id, tenant=caller.tenant.id, provider=first.provider)
+        house.due.set()
+    return accepted
+
+
+def _acceptance(
+    house: House, caller: Caller, decision: Decision, at: int, *, fingerprint: str, key: str | None
+) -> Acceptance:
+    spec, plan = decision.spec, decision.plan
+    kept = msgspec.structs.replace(plan, candidates=plan.kept, excluded=())
+    video = Video(
+        id=f"video_{house.new_id(at)}",
+        tenant_id=caller.tenant.id,
+        end_user=None if spec.end_user_id is None else house.new_id(at),
+        status="queued",
+        model=spec.model,
+        prompt=spec.prompt,
+        spec=videos.encode(_bare(spec)),
+        metadata=videos.encode(spec.metadata) if spec.metadata else None,
+        plan=videos.encode(kept),
+        progress=0,
+        created_at=at,
+        deadline_at=at + plan.fallback.deadline_s * SECOND_US,
+        hold="held",
+        hold_microusd=plan.hold_microusd,
+    )
+    return Acceptance(video=video, plan=kept, end_user=spec.end_user_id, idempotency_key=key, fingerprint=fingerprint)
+
+
+def _bare(spec: Spec) -> Spec:
+    """What may be kept after its customer deleted the video."""
+    return msgspec.structs.replace(spec, prompt="", end_user_id=None, metadata={})
+
+
+def accept_many(tx: Tx, items: Sequence[Acceptance]) -> list[Accepted]:
+    """One statement a table for all that were asked for at this moment."""
+    answers: list[Accepted | None] = [_repeated(tx, item) for item in items]
+    fresh = [_with_end_user(tx, item) for item, answer in zip(items, answers, strict=True) if answer is None]
+    rows = [item.video for item in fresh]
+    videos.insert_many(tx, rows)
+    work.add(tx, [(video.id, 0, video.created_at) for video in rows])
+    ledger.write_many(tx, [settle.hold(item.video, item.plan) for item in fresh])
+    videos.bind(tx, [bound for item in fresh if (bound := _binding(item)) is not None])
+    written = iter(rows)
+    return [answer or Accepted(video=next(written), fresh=True) for answer in answers]
+
+
+def _repeated(tx: Tx, item: Acceptance) -> Accepted | None:
+    if item.idempotency_key is None:
+        return None
+    tenant_id, key = item.video.tenant_id, item.idempotency_key
+    videos.unbind_older(tx, tenant_id, key, before=item.video.created_at - IDEMPOTENCY_US)
+    bound = videos.bound_to(tx, tenant_id, key)
+    if bound is None:
+        return None
+    if bound.fingerprint != item.fingerprint:
+        raise InvalidValue("This Idempotency-Key stands for another request.", param="Idempotency-Key")
+    video = videos.by_id(tx, bound.video_id)
+    assert video is not None, "a bound video is never removed"
+    return Accepted(video=video, fresh=False)
+
+
+def _with_end_user(tx: Tx, item: Acceptance) -> Acceptance:
+    """The acceptance with the end user's surrogate: the known one, or the new one that it brought."""
+    if item.end_user is None or item.video.end_user is None:
+        return item
+    known = tenants.surrogate_of(tx, item.video.tenant_id, item.end_user)
+    if known is None:
+        tenants.insert_end_user(tx, item.video.tenant_id, item.end_user, item.video.end_user)
+        return item
+    return msgspec.structs.replace(item, video=msgspec.structs.replace(item.video, end_user=known))
+
+
+def _binding(item: Acceptance) -> Bound | None:
+    if item.idempotency_key is None:
+        return None
+    return Bound(
+        tenant_id=item.video.tenant_id,
+        key=item.idempotency_key,
+        fingerprint=item.fingerprint,
+        video_id=item.video.id,
+        created_at=item.video.created_at,
+    )

@@ -1,0 +1,109 @@
+"""What operators look at: attempts that need them, and how each provider has done lately."""
+
+from typing import get_args
+
+import msgspec
+
+from proxy.core.attempt import Attempt, AttemptState
+from proxy.core.clock import SECOND_US, iso
+from proxy.core.errors import InvalidValue
+from proxy.core.money import usd_text
+from proxy.policy.rules import Rules
+from proxy.store import videos
+from proxy.store.base import Store, Tx
+
+STATES: tuple[str, ...] = get_args(AttemptState)
+HOUR_US = 3600 * SECOND_US
+
+
+class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt as an operator sees it."""
+
+    video: str
+    attempt: int
+    tenant: str
+    video_status: str
+    state: str
+    provider: str
+    offer: str
+    seller_id: str | None
+    age_s: int
+    started_at: str
+    possible_cost_usd: str
+    """What it may have cost, where nobody knows."""
+    cost_usd: str | None
+    message: str | None
+
+
+async def attempts_in(store: Store, state: str, *, most: int, now_us: int) -> list[AttemptLine]:
+    """The oldest attempts in a state. Raises InvalidValue for a state that does not exist."""
+    if state not in STATES:
+        raise InvalidValue(f"'state' is one of {', '.join(STATES)}.", param="state")
+    found = await store.read(lambda tx: videos.attempts_in_state(tx, state, most=most))
+    return [_line(attempt, tenant, status, now_us) for attempt, tenant, status in found]
+
+
+def _line(attempt: Attempt, tenant: str, status: str, now_us: int) -> AttemptLine:
+    return AttemptLine(
+        video=attempt.video_id,
+        attempt=attempt.number,
+        tenant=tenant,
+        video_status=status,
+        state=attempt.state,
+        provider=attempt.provider,
+        offer=attempt.offer,
+        seller_id=attempt.seller_id,
+        age_s=(now_us - attempt.started_at) // SECOND_US,
+        started_at=iso(attempt.started_at),
+        possible_cost_usd=usd_text(attempt.possible_microusd),
+        cost_usd=None if attempt.cost_microusd is None else usd_text(attempt.cost_microusd),
+        message=attempt.message,
+    )
+
+
+class ProviderLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider: whether it is on, and its attempts of the last hour."""
+
+    provider: str
+    adapter: str
+    on: bool
+    why_off: str | None
+    attempts: int
+    delivered: int
+    failed: int
+    unknown: int
+    under_way: int
+    unknown_total: int
+    """Attempts of unknown end, however old."""
+    unknown_exposure_usd: str
+
+
+async def provider_health(store: Store, rules: Rules, *, now_us: int) -> list[ProviderLine]:
+    """Every provider that the rules name."""
+
+    def unit(tx: Tx) -> list[ProviderLine]:
+        recent = {row[0]: row[1:] for row in videos.recent_ends(tx, since=now_us - HOUR_US)}
+        unknown = videos.unknown_by_provider(tx)
+        lines = []
+        for account in rules.accounts.values():
+            attempts, delivered, failed, lately_unknown, under_way = recent.get(account.name, (0, 0, 0, 0, 0))
+            total, exposure = unknown.get(account.name, (0, 0))
+            why_off = None if account.on else "switched off" if not account.enabled else "its key is not set"
+            lines.append(
+                ProviderLine(
+                    provider=account.name,
+                    adapter=account.adapter,
+                    on=account.on,
+                    why_off=why_off,
+                    attempts=attempts,
+                    delivered=delivered,
+                    failed=failed,
+                    unknown=lately_unknown,
+                    under_way=under_way,
+                    unknown_total=total,
+                    unknown_exposure_usd=usd_text(exposure),
+                )
+            )
+        return lines
+
+    return await store.read(unit)

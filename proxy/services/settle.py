@@ -1,0 +1,197 @@
+"""Turns a hold into a charge or releases it, and writes who bears what sellers took. Inside transactions."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from proxy.core.attempt import Attempt
+from proxy.core.money import MICRO, microusd_even
+from proxy.core.offer import Candidate, Plan
+from proxy.core.video import Footage, Spec
+from proxy.policy.lifecycle import bearer
+from proxy.policy.prices import charge
+from proxy.store import ledger, videos
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+
+CostOutcome = Literal["delivered", "failed", "undelivered", "abandoned", "double"]
+
+
+class SellerCost(msgspec.Struct, frozen=True):
+    """What one seller took for one attempt, for the metrics."""
+
+    provider: str
+    outcome: CostOutcome
+    microusd: int
+
+
+class Moved(msgspec.Struct, kw_only=True):
+    """What a transaction changed, told to metrics and logs once it is committed."""
+
+    ended: str | None = None
+    """`completed`, or the video's failure."""
+    charged_microusd: int = 0
+    absorbed: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    costs: list[SellerCost] = msgspec.field(default_factory=list)
+
+
+def candidate_of(plan: Plan, attempt: Attempt) -> Candidate:
+    """The plan's figures for an attempt, as they were frozen at accept."""
+    return next(candidate for candidate in plan.candidates if candidate.offer == attempt.offer)
+
+
+def hold(video: Video, plan: Plan) -> tuple[ledger.Entry, ledger.Postings]:
+    """The first transaction of every video."""
+    return _entry(video, plan, "hold", 0, video.created_at), ledger.hold_postings(video.tenant_id, video.hold_microusd)
+
+
+def complete(tx: Tx, video: Video, spec: Spec, attempt: Attempt, footage: Footage, moved: Moved) -> Attempt:
+    """
+    Charges the delivered attempt and ends the hold; the attempt with its cost settled.
+
+    The film was made by the price frozen at accept; what was delivered short lowers it.
+    """
+    plan = video.read_plan()
+    bill = charge(
+        candidate_of(plan, attempt),
+        plan.markup,
+        spec,
+        delivered_seconds=footage.duration_ms / 1000,
+        delivered_px=(footage.width_px, footage.height_px),
+        stated_cost_microusd=attempt.cost_microusd if attempt.cost_stated else None,
+        hold_microusd=video.hold_microusd,
+    )
+    attempt = msgspec.structs.replace(attempt, cost_microusd=bill.seller_microusd, bearer="tenant")
+    videos.save_attempt(tx, attempt)
+    lines = [_Line(attempt, bill.tenant_microusd, bill.seller_microusd, bill.overrun_microusd, bill.billed_seconds)]
+    others = [other for other in videos.attempts_of(tx, video.id) if other.number != attempt.number]
+    lines += _tenant_lines(others, plan.markup, room_microusd=video.hold_microusd - bill.tenant_microusd)
+    _post(tx, video, plan, lines, moved)
+    moved.costs.append(SellerCost(attempt.provider, "delivered", bill.seller_microusd))
+    return attempt
+
+
+def conclude(tx: Tx, video: Video, attempt: Attempt, moved: Moved, *, finished: bool) -> None:
+    """
+    Writes who bears an attempt that has ended and was not delivered, then ends the hold if it can.
+
+    `finished`: the seller made the film, or counts as having made it. `video` is as it now is.
+    """
+    plan = video.read_plan()
+    who = bearer(video.status, video.error_code, finished=finished, bill_failed_attempts=plan.bill_failed_attempts)
+    if who == "tenant" and video.hold != "held":
+        who = "absorbed:unknown"
+    videos.save_attempt(tx, msgspec.structs.replace(attempt, bearer=who))
+    cost = attempt.cost_microusd
+    if cost is not None:
+        moved.costs.append(SellerCost(attempt.provider, _outcome(who, finished=finished), cost))
+    if who != "tenant" and cost:
+        entry = _entry(video, plan, "absorb", attempt.number, tx.now_us, attempt)
+        ledger.write_many(tx, [(entry, ledger.absorb_postings(who, attempt.provider, cost))])
+        moved.absorbed.append((who.removeprefix("absorbed:"), cost))
+    if not video.live and video.hold == "held":
+        close(tx, video, moved)
+
+
+def _outcome(who: str, *, finished: bool) -> CostOutcome:
+    if not finished:
+        return "failed"
+    by_bearer: dict[str, CostOutcome] = {"absorbed:double": "double", "absorbed:undelivered": "undelivered"}
+    return by_bearer.get(who, "abandoned")
+
+
+def close(tx: Tx, video: Video, moved: Moved) -> bool:
+    """
+    Ends the hold of a video that failed, once nothing can be billed for it any more.
+
+    False while an attempt may still be billed to the tenant: until then the hold stays. A purchase of
+    unknown end keeps it no longer than to the deadline.
+    """
+    plan, attempts = video.read_plan(), videos.attempts_of(tx, video.id)
+    if video.error_code == "cancelled" and _may_be_billed(attempts, late=tx.now_us >= video.deadline_at):
+        return False
+    lines = _tenant_lines(attempts, plan.markup, room_microusd=video.hold_microusd)
+    if lines:
+        _post(tx, video, plan, lines, moved)
+    else:
+        refers_to = ledger.entry_id(video.id, 0, "hold")
+        entry = msgspec.structs.replace(_entry(video, plan, "void", 0, tx.now_us), refers_to=refers_to)
+        ledger.write_many(tx, [(entry, ledger.void_postings(video.tenant_id, video.hold_microusd))])
+        videos.settle(tx, video.id, "void", 0)
+    return True
+
+
+def _may_be_billed(attempts: Sequence[Attempt], *, late: bool) -> bool:
+    waiting = {"sending", "running"} if late else {"sending", "running", "unknown", "lost"}
+    return any(attempt.state in waiting or (attempt.state == "done" and attempt.bearer is None) for attempt in attempts)
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """One charge to a tenant."""
+
+    attempt: Attempt
+    charge_microusd: int
+    seller_microusd: int
+    overrun_microusd: int
+    billed_seconds: int | None
+
+
+def _tenant_lines(attempts: Sequence[Attempt], markup: str, *, room_microusd: int) -> list[_Line]:
+    """What attempts that were not delivered cost their tenant, together at most what the hold has room for."""
+    lines = []
+    factor = 1 + Decimal(markup)
+    for attempt in attempts:
+        cost = attempt.cost_microusd
+        if attempt.bearer != "tenant" or not cost:
+            continue
+        full = microusd_even(Decimal(cost) / MICRO * factor)
+        charged = min(full, room_microusd)
+        room_microusd -= charged
+        # What does not fit is the seller's part first: our markup is not worth absorbing.
+        overrun = max(0, cost - charged)
+        lines.append(_Line(attempt, charged, cost, overrun, None))
+    return lines
+
+
+def _post(tx: Tx, video: Video, plan: Plan, lines: Sequence[_Line], moved: Moved) -> None:
+    entries: list[tuple[ledger.Entry, ledger.Postings]] = []
+    for place, line in enumerate(lines):
+        postings = ledger.charge_postings(
+            video.tenant_id,
+            line.attempt.provider,
+            charge_microusd=line.charge_microusd,
+            seller_microusd=line.seller_microusd,
+            overrun_microusd=line.overrun_microusd,
+        )
+        if place == 0:
+            postings = {**postings, **ledger.void_postings(video.tenant_id, video.hold_microusd)}
+        entry = _entry(video, plan, "bill" if place else "post", line.attempt.number, tx.now_us, line.attempt)
+        refers_to = ledger.entry_id(video.id, 0, "hold")
+        entry = msgspec.structs.replace(entry, billed_seconds=line.billed_seconds, refers_to=refers_to)
+        entries.append((entry, postings))
+        moved.charged_microusd += line.charge_microusd
+        if line.overrun_microusd:
+            moved.absorbed.append(("overrun", line.overrun_microusd))
+    ledger.write_many(tx, entries)
+    videos.settle(tx, video.id, "posted", sum(line.charge_microusd for line in lines))
+
+
+def _entry(
+    video: Video, plan: Plan, kind: ledger.Kind, attempt_no: int, at: int, attempt: Attempt | None = None
+) -> ledger.Entry:
+    return ledger.Entry(
+        id=ledger.entry_id(video.id, attempt_no, kind),
+        kind=kind,
+        video_id=video.id,
+        attempt_no=attempt_no,
+        at=at,
+        tenant_id=video.tenant_id,
+        end_user=video.end_user,
+        provider=None if attempt is None else attempt.provider,
+        model=video.model,
+        price_id=None if attempt is None else candidate_of(plan, attempt).price_id,
+        book_hash=plan.book_hash,
+        rules_hash=plan.rules_hash,
+    )

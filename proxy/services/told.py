@@ -1,0 +1,33 @@
+"""Tells metrics and logs what a committed transaction has changed."""
+
+import structlog
+
+from proxy.services.house import House
+from proxy.services.settle import Moved
+from proxy.store.videos import Video
+
+_log = structlog.get_logger("reelay.video")
+
+
+def tell(house: House, video: Video, moved: Moved) -> None:
+    """Once, after the commit."""
+    metrics = house.metrics
+    tenant = metrics.tenant_label(video.tenant_id)
+    for cost in moved.costs:
+        metrics.seller_cost(provider=cost.provider, model=video.model, outcome=cost.outcome, microusd=cost.microusd)
+    for reason, microusd in moved.absorbed:
+        metrics.absorbed(reason=reason, microusd=microusd)
+        _log.warning("cost.absorbed", video=video.id, reason=reason, microusd=microusd)
+    if moved.charged_microusd:
+        metrics.charged(tenant=tenant, model=video.model, microusd=moved.charged_microusd)
+    if moved.ended is not None:
+        seconds = (house.clock() - video.created_at) / 1_000_000
+        metrics.video_ended(
+            model=video.model,
+            outcome=moved.ended,
+            tenant=tenant,
+            seconds=seconds if moved.ended == "completed" else None,
+        )
+        _log.info(
+            "video.ended", video=video.id, tenant=video.tenant_id, outcome=moved.ended, microusd=moved.charged_microusd
+        )

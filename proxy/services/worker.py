@@ -1,0 +1,137 @@
+"""Claims due work and gives it to the service it belongs to, until it is told to stop."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from proxy.core.attempt import Attempt
+from proxy.core.clock import SECOND_US
+from proxy.core.errors import LeaseLost, Overloaded
+from proxy.services.deliver import deliver
+from proxy.services.dispatch import advance
+from proxy.services.house import House
+from proxy.services.watch import attend
+from proxy.store import videos, work
+from proxy.store.base import Tx
+from proxy.store.videos import Video
+from proxy.store.work import Claim
+
+_log = structlog.get_logger("reelay.worker")
+
+LEASE_US = 90 * SECOND_US
+RENEW_EVERY_S = 30.0
+"""Leases of work that takes long, a large copy say, are made longer this often."""
+IDLE_S = 1.0
+"""How long to sleep at the most: another process may have made something due."""
+SHORTEST_NAP_S = 0.02
+"""Between two claims, so that what is due within it is claimed together."""
+
+_Taken = tuple[Claim, Video | None, Attempt | None]
+
+
+class Worker:
+    """Runs in the server's process, or alone."""
+
+    def __init__(self, house: House, *, owner: str, most: int = 400) -> None:
+        self._house = house
+        self._owner = owner
+        self._most = most
+        """Pieces of work under way at once."""
+        self._under_way: dict[asyncio.Task[None], Claim] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until `stop`; then waits for what is under way."""
+        renewal = asyncio.create_task(self._renew())
+        try:
+            while not self._stopping.is_set():
+                await self._turn()
+        finally:
+            renewal.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewal
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Claims nothing more, lets what is under way finish, then lets go of the rest."""
+        self._stopping.set()
+        self._house.due.set()
+        if self._under_way:
+            await asyncio.wait(list(self._under_way), timeout=grace_s)
+        for task in list(self._under_way):
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(list(self._under_way), timeout=5)
+
+    async def _turn(self) -> None:
+        self._house.due.clear()
+        room = self._most - len(self._under_way)
+        try:
+            taken = await self._claim(room) if room else []
+        except Overloaded as exc:
+            _log.warning("claim.failed", why=str(exc))
+            taken = []
+        for piece in taken:
+            task = asyncio.create_task(self._do(piece))
+            self._under_way[task] = piece[0]
+            task.add_done_callback(lambda done: self._under_way.pop(done, None))
+        await self._sleep(full=len(taken) == room)
+
+    async def _claim(self, room: int) -> list[_Taken]:
+        # Looking first costs a read; claiming what is not there would cost a commit.
+        if not await self._house.store.read_now(work.any_due):
+            return []
+        return await self._house.store.write(lambda tx: _take(tx, self._owner, room))
+
+    async def _sleep(self, *, full: bool) -> None:
+        if full and self._under_way:
+            await asyncio.wait(list(self._under_way), return_when=asyncio.FIRST_COMPLETED, timeout=IDLE_S)
+            return
+        next_due = await self._house.store.read_now(work.next_due)
+        pause_s = IDLE_S if next_due is None else (next_due - self._house.clock()) / SECOND_US
+        pause_s = min(IDLE_S, max(SHORTEST_NAP_S, pause_s))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._house.due.wait(), pause_s)
+
+    async def _do(self, piece: _Taken) -> None:
+        claim, video, attempt = piece
+        try:
+            if video is None or attempt is None:
+                await advance(self._house, claim)
+                return
+            ready: Attempt | None = attempt
+            if attempt.state != "done":
+                ready = await attend(self._house, claim, video, attempt)
+            if ready is not None:
+                await deliver(self._house, claim, video, ready)
+        except LeaseLost:
+            self._house.metrics.lease_lost()
+            _log.warning("lease.lost", video=claim.video_id, attempt=claim.attempt_no)
+        except asyncio.CancelledError:
+            _log.info("work.interrupted", video=claim.video_id, attempt=claim.attempt_no)
+            raise
+        except Overloaded as exc:
+            _log.warning("work.postponed", video=claim.video_id, attempt=claim.attempt_no, why=str(exc))
+        except Exception:  # noqa: BLE001 - whatever broke is ours to mend, and may not stop the others
+            # The lease runs out by itself and the work is taken up again; nothing is lost by waiting.
+            _log.exception("work.broke", video=claim.video_id, attempt=claim.attempt_no)
+
+    async def _renew(self) -> None:
+        while True:
+            held = list(self._under_way.values())
+            await asyncio.sleep(RENEW_EVERY_S)
+            still = set(self._under_way.values())
+            old = [claim for claim in held if claim in still and claim.attempt_no]
+            if old:
+                with suppress(Overloaded):
+                    await self._house.store.write(lambda tx, old=old: work.extend(tx, old, lease_us=LEASE_US))  # type: ignore[misc]  # the default binds this turn's list
+
+
+def _take(tx: Tx, owner: str, room: int) -> list[_Taken]:
+    return [_with_facts(tx, claim) for claim in work.claim(tx, owner, most=room, lease_us=LEASE_US)]
+
+
+def _with_facts(tx: Tx, claim: Claim) -> _Taken:
+    if claim.attempt_no == 0:
+        return claim, None, None
+    return claim, videos.by_id(tx, claim.video_id), videos.attempt_of(tx, claim.video_id, claim.attempt_no)

@@ -1,0 +1,227 @@
+"""
+How a log line is made: a dotted event, fields, the time in UTC; and what may never be in one.
+
+    log = structlog.get_logger()
+    log.info("attempt.accepted", video=video_id, provider="…")
+
+The standard library's loggers (the server, the migrations) end in the same lines: the logger's name is
+the event, its text the field `message`.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from traceback import format_exception, walk_tb
+from types import TracebackType
+from typing import Final, Literal, TextIO
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor
+
+REDACTED: Final = "[redacted]"
+TEXT_MAX_CHARS: Final = 4_000
+TRACE_MAX_CHARS: Final = 20_000
+
+_DEPTH_MAX: Final = 6
+_CHATTY: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "uvicorn")
+"""Libraries that tell of every exchange at level info; heard from `warning` up."""
+
+_SECRET_NAMES: Final = frozenset(
+    {"authorization", "apikey", "key", "secret", "token", "password", "prompt", "cookie", "pepper", "credentials"}
+)
+_SECRET_ENDS: Final = tuple(f"_{name}" for name in sorted(_SECRET_NAMES))
+
+_KEY_STARTS: Final = ("rly_", "rf_live_", "rf_test_", "whsec_", "sk-", "ak-")
+_PATTERNS: Final = tuple(
+    (hint, re.compile(pattern), put)
+    for hint, pattern, put in (
+        # A signature sits in the query; host and path are what helps.
+        ("://", r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", r"\1"),
+        ("@", r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", rf"\1{REDACTED}@"),
+        # A seller's callback address is a secret as a whole: who knows it can make us ask.
+        ("/callbacks/", r"(/callbacks/)[^\s?\"'<>]+", rf"\1{REDACTED}"),
+        (
+            "=",
+            r"(?i)\b((?:x-amz-)?(?:signature|credential)|sig|(?:[\w-]+[-_])?(?:key|token|secret|password))=[^\s&\"'<>]+",
+            rf"\1={REDACTED}",
+        ),
+        ("bearer", r"(?i)\b(bearer)\s+[\w.~+/=:-]{8,}", rf"\1 {REDACTED}"),
+        ("basic", r"(?i)\b(basic)\s+[\w.~+/=:-]{16,}", rf"\1 {REDACTED}"),
+        ("key", r"\b(Key)\s+[\w.~+/=:-]{16,}", rf"\1 {REDACTED}"),
+        # A body quoted in a message, as JSON or as Python prints it; it may have been cut off.
+        (
+            ":",
+            (
+                r"(?is)(\\*[\"'])((?:[\w-]+[-_])?(?:authorization|apikey|key|token|secret|password|prompt))\1\s*:\s*"
+                r"(\\*[\"'])(?:\\.|[^\\])*?(?:\3|$)"
+            ),
+            rf"\1\2\1: \3{REDACTED}\3",
+        ),
+        # An id and 32 hex digits joined by a colon is one seller's form of key.
+        (":", r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}:[0-9a-fA-F]{32}\b", REDACTED),
+        *((start, rf"(?<![A-Za-z0-9]){start}[\w+/=-]{{6,}}", REDACTED) for start in _KEY_STARTS),
+    )
+)
+"""What must occur in the lower-cased text for the pattern to be worth a try; the pattern; what takes its place."""
+
+
+def configure(
+    fmt: Literal["json", "console"], *, level: str = "info", stream: TextIO, redact: Collection[str] = ()
+) -> None:
+    """
+    Sends every log line of this process to `stream`, from `level` up.
+
+    `redact` are secrets that appear in no line, in whatever field. May be called again.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    render: list[Processor] = (
+        [_json] if fmt == "json" else [_show_trace, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _tell_exception,
+            Redaction(redact),
+            *render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        # A cached logger would keep the stream of the first call for ever.
+        cache_logger_on_first_use=False,
+    )
+    _take_over(number)
+
+
+class Redaction:
+    """The processor that every line passes last: nothing secret gets past it, and nothing but plain data."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
+        # The longest first, lest a secret that begins like another leaves its end behind.
+        self._exact = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
+        return {
+            self.text(name): self.text(value, TRACE_MAX_CHARS)
+            if name == "trace" and isinstance(value, str)
+            else self._field(name, value, 0)
+            for name, value in event.items()
+        }
+
+    def text(self, text: str, max_chars: int = TEXT_MAX_CHARS) -> str:
+        """The text without what looks like a secret or is one, and not longer than `max_chars`."""
+        for secret in self._exact:
+            text = text.replace(secret, REDACTED)
+        lowered = text.lower()
+        for hint, pattern, put in _PATTERNS:
+            if hint in lowered:
+                text = pattern.sub(put, text)
+        if not text.isascii():
+            # Half a surrogate pair, as a broken file name has, cannot be written as UTF-8.
+            text = text.encode("utf-8", "backslashreplace").decode()
+        return text if len(text) <= max_chars else f"{text[:max_chars]}…"
+
+    def _field(self, name: object, value: object, depth: int) -> object:
+        return REDACTED if value is not None and _is_secret(str(name)) else self._value(value, depth)
+
+    def _value(self, value: object, depth: int) -> object:
+        match value:
+            case None | bool() | float():
+                return value
+            case int():
+                return value if value.bit_length() < 64 else str(value)
+            case str():
+                return self.text(value)
+            case BaseException():
+                return self.text(f"{type(value).__name__}: {value}")
+            case _ if depth >= _DEPTH_MAX:
+                return "…"
+            case Mapping():
+                return {self.text(str(name)): self._field(name, inner, depth + 1) for name, inner in value.items()}
+            case (str() as name, _) if _is_secret(name):
+                return [name, REDACTED]
+            case list() | tuple() | set() | frozenset():
+                return [self._value(inner, depth + 1) for inner in value]
+            case _:
+                # Any other object may hold a key or a prompt; whoever logs it names the fields.
+                return f"<{type(value).__name__}>"
+
+
+@lru_cache(maxsize=512)
+def _is_secret(name: str) -> bool:
+    plain = name.lower().replace("-", "_")
+    return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDS)
+
+
+def _tell_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Turns `exc_info` into `error`, one line with type and place, and `trace`, all of it."""
+    exc = _exception(event.pop("exc_info", None))
+    if exc is not None:
+        event["error"] = " ".join(f"{type(exc).__name__}: {exc} ({_place(exc.__traceback__)})".split())
+        event["trace"] = "".join(format_exception(exc))
+    return event
+
+
+def _exception(exc_info: object) -> BaseException | None:
+    """What `exc_info` stands for: an exception, the three parts of one, or "the one being handled"."""
+    match exc_info:
+        case BaseException():
+            return exc_info
+        case (_, BaseException() as exc, _):
+            return exc
+        case True:
+            return sys.exception()
+        case _:
+            return None
+
+
+def _place(trace: TracebackType | None) -> str:
+    """The innermost frame: module, line, function."""
+    frames = [(frame.f_globals.get("__name__", "?"), line, frame.f_code.co_qualname) for frame, line in walk_tb(trace)]
+    return "{}:{} in {}".format(*frames[-1]) if frames else "raised nowhere"
+
+
+def _show_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Under the name that the console prints over many lines."""
+    if "trace" in event:
+        event["exception"] = event.pop("trace")
+    return event
+
+
+def _json(_logger: object, _method: str, event: EventDict) -> str:
+    return _ENCODER.encode(event).decode()
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class _Forwarding(logging.Handler):
+    """Hands the standard library's records on as events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Libraries have levels of their own between the five that a line may carry.
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        structlog.get_logger().log(level, record.name, message=message, exc_info=record.exc_info)
+
+
+def _take_over(level: int) -> None:
+    """Makes the root logger's only handler ours, and lets every logger pass its records up to it."""
+    root = logging.getLogger()
+    root.handlers[:] = [_Forwarding()]
+    root.setLevel(level)
+    for name in list(root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))

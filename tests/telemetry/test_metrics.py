@@ -1,0 +1,430 @@
+"""Each method moves exactly its series, and strangers add none."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from proxy.core.errors import FailureKind
+from proxy.core.video import VideoFailure
+from proxy.telemetry.metrics import (
+    ROUTE_LABELS,
+    SERIES_BUDGET,
+    TENANT_LABELS,
+    AbsorbedReason,
+    CallbackOutcome,
+    CostOutcome,
+    Exchange,
+    ExchangeOutcome,
+    FallbackReason,
+    Gauges,
+    Metrics,
+    Strategy,
+    VideoOutcome,
+)
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+FORBIDDEN_LABELS = {
+    "end_user_id",
+    "user",
+    "video",
+    "job",
+    "request_id",
+    "key_id",
+    "prompt",
+    "url",
+    "ip",
+    "path",
+    "message",
+}
+
+
+def make_metrics(
+    *, providers: int = 2, models: int = 1, offers: int = 2, rules: int = 2, routes: dict[str, list[str]] | None = None
+) -> Metrics:
+    return Metrics(
+        "0.0.1",
+        providers=[f"provider-{i}" for i in range(providers)],
+        models=[f"model-{i}" for i in range(models)],
+        offers=[f"offer-{i}" for i in range(offers)],
+        rules=[f"rule-{i}" for i in range(rules)],
+        routes=routes if routes is not None else {"/v1/videos": ["GET", "POST"], "/v1/videos/{id}": ["GET"]},
+    )
+
+
+def make_gauges(**given: Any) -> Gauges:
+    fields: dict[str, Any] = {
+        "videos": {},
+        "oldest_age_s": {},
+        "unknown_attempts": {},
+        "unknown_exposure_microusd": {},
+        "held_microusd": {},
+        "store_free_bytes": {},
+        "store_used_bytes": {},
+        "due_work": 0,
+    }
+    return Gauges(**(fields | given))
+
+
+def series(metrics: Metrics) -> Series:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for metric in metrics.registry.collect()
+        for sample in metric.samples
+    }
+
+
+def moved(metrics: Metrics, act: Callable[[], None]) -> dict[str, float]:
+    """What `act` changed, buckets left out: `name{label=value,…}` to the difference."""
+    before = series(metrics)
+    act()
+    return {
+        f"{name}{{{','.join(f'{label}={value}' for label, value in labels)}}}": now - before.get((name, labels), 0)
+        for (name, labels), now in series(metrics).items()
+        if now != before.get((name, labels), 0) and not name.endswith("_bucket")
+    }
+
+
+def test_a_request_counts_by_template_method_and_class() -> None:
+    metrics = make_metrics()
+    assert moved(metrics, metrics.request_started) == {"reelay_http_requests_in_progress{}": 1}
+    ended = moved(metrics, lambda: metrics.request_ended(route="/v1/videos", method="POST", status=429, seconds=0.25))
+    assert ended == {
+        "reelay_http_requests_in_progress{}": -1,
+        "reelay_http_requests_total{code_class=4xx,method=POST,route=/v1/videos}": 1,
+        "reelay_http_request_duration_seconds_count{method=POST,route=/v1/videos}": 1,
+        "reelay_http_request_duration_seconds_sum{method=POST,route=/v1/videos}": 0.25,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "code_class"), [(200, "2xx"), (206, "2xx"), (404, "4xx"), (503, "5xx"), (304, "other"), (101, "other")]
+)
+def test_a_status_reads_as_its_class(status: int, code_class: str) -> None:
+    metrics = make_metrics()
+    ended = moved(metrics, lambda: metrics.request_ended(route="/v1/videos", method="GET", status=status, seconds=1))
+    assert f"reelay_http_requests_total{{code_class={code_class},method=GET,route=/v1/videos}}" in ended
+
+
+@pytest.mark.parametrize(("route", "method"), [("/wp-admin", "GET"), ("/v1/videos", "BREW")])
+def test_an_unknown_route_or_method_reads_other(route: str, method: str) -> None:
+    metrics = make_metrics()
+    ended = moved(metrics, lambda: metrics.request_ended(route=route, method=method, status=404, seconds=1))
+    assert "reelay_http_requests_total{code_class=4xx,method=other,route=other}" in ended
+
+
+def test_a_decision_counts_by_rule_first_provider_and_strategy() -> None:
+    metrics = make_metrics()
+    assert moved(metrics, lambda: metrics.decision(rule="rule-1", provider="provider-0", reason="balanced")) == {
+        "reelay_route_decisions_total{provider=provider-0,reason=balanced,rule=rule-1}": 1
+    }
+
+
+def test_an_exchange_counts_and_is_timed() -> None:
+    metrics = make_metrics()
+    assert moved(
+        metrics, lambda: metrics.exchange(provider="provider-1", operation="submit", outcome="throttled", seconds=0.5)
+    ) == {
+        "reelay_provider_attempts_total{operation=submit,outcome=throttled,provider=provider-1}": 1,
+        "reelay_provider_request_duration_seconds_count{operation=submit,provider=provider-1}": 1,
+        "reelay_provider_request_duration_seconds_sum{operation=submit,provider=provider-1}": 0.5,
+    }
+
+
+def test_a_fallback_counts_where_from_where_to_and_why() -> None:
+    metrics = make_metrics()
+    assert moved(
+        metrics, lambda: metrics.fallback(from_provider="provider-0", to_provider="provider-1", reason="capacity")
+    ) == {"reelay_fallbacks_total{from_provider=provider-0,reason=capacity,to_provider=provider-1}": 1}
+
+
+def test_a_possible_double_counts_at_the_provider_that_may_have_bought() -> None:
+    metrics = make_metrics()
+    assert moved(metrics, lambda: metrics.double_submit_possible(provider="provider-0")) == {
+        "reelay_possible_double_total{provider=provider-0}": 1
+    }
+
+
+def test_a_completed_video_counts_and_is_timed() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    assert moved(
+        metrics, lambda: metrics.video_ended(model="model-0", outcome="completed", tenant="acme", seconds=95.0)
+    ) == {
+        "reelay_videos_total{model=model-0,outcome=completed,tenant=acme}": 1,
+        "reelay_video_duration_seconds_count{model=model-0}": 1,
+        "reelay_video_duration_seconds_sum{model=model-0}": 95.0,
+    }
+
+
+@pytest.mark.parametrize(("outcome", "seconds"), [("provider_error", 95.0), ("completed", None)])
+def test_only_a_completed_video_with_a_time_is_timed(outcome: str, seconds: float | None) -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    assert moved(
+        metrics, lambda: metrics.video_ended(model="model-0", outcome=outcome, tenant="acme", seconds=seconds)
+    ) == {f"reelay_videos_total{{model=model-0,outcome={outcome},tenant=acme}}": 1}
+
+
+def test_money_is_shown_in_dollars() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    assert moved(metrics, lambda: metrics.charged(tenant="acme", model="model-0", microusd=1_250_000)) == {
+        "reelay_charged_usd_total{model=model-0,tenant=acme}": 1.25
+    }
+    assert moved(
+        metrics,
+        lambda: metrics.seller_cost(provider="provider-0", model="model-0", outcome="double", microusd=500_000),
+    ) == {"reelay_seller_cost_usd_total{model=model-0,outcome=double,provider=provider-0}": 0.5}
+    assert moved(metrics, lambda: metrics.absorbed(reason="overrun", microusd=250_000)) == {
+        "reelay_absorbed_usd_total{reason=overrun}": 0.25
+    }
+
+
+def test_a_late_poll_a_lost_lease_and_a_callback_count() -> None:
+    metrics = make_metrics()
+    assert moved(metrics, lambda: metrics.poll_lag(provider="provider-0", seconds=0.125)) == {
+        "reelay_poll_lag_seconds_count{provider=provider-0}": 1,
+        "reelay_poll_lag_seconds_sum{provider=provider-0}": 0.125,
+    }
+    assert moved(metrics, metrics.lease_lost) == {"reelay_job_lease_lost_total{}": 1}
+    assert moved(metrics, lambda: metrics.callbacks(provider="provider-0", outcome="healed")) == {
+        "reelay_callbacks_total{outcome=healed,provider=provider-0}": 1
+    }
+
+
+def test_every_way_an_exchange_can_end_has_a_word() -> None:
+    assert set(get_args(FailureKind)) < set(get_args(ExchangeOutcome))
+    assert set(get_args(VideoOutcome)) == {"completed", *get_args(VideoFailure)}
+
+
+def test_every_known_combination_without_tenant_is_zero_from_the_start() -> None:
+    now = series(make_metrics())
+    names = {name for name, _ in now}
+    for providers, words, name, label in (
+        (2, get_args(ExchangeOutcome), "reelay_provider_attempts_total", "outcome"),
+        (2, get_args(CallbackOutcome), "reelay_callbacks_total", "outcome"),
+        (2, get_args(CostOutcome), "reelay_seller_cost_usd_total", "outcome"),
+        (2, get_args(FallbackReason), "reelay_fallbacks_total", "reason"),
+        (2, get_args(Strategy), "reelay_route_decisions_total", "reason"),
+        (1, get_args(AbsorbedReason), "reelay_absorbed_usd_total", "reason"),
+    ):
+        assert {dict(labels)[label] for family, labels in now if family == name} == set(words)
+        assert len({dict(labels).get("provider") for family, labels in now if family == name}) <= providers
+    assert (
+        now["reelay_provider_attempts_total", (("operation", "find"), ("outcome", "lost"), ("provider", "provider-1"))]
+        == 0
+    )
+    assert {
+        "reelay_video_duration_seconds_bucket",
+        "reelay_poll_lag_seconds_bucket",
+        "reelay_job_lease_lost_total",
+    } <= names
+    assert now["reelay_build_info", (("version", "0.0.1"),)] == 1
+    assert {value for (name, _), value in now.items() if name != "reelay_build_info"} == {0}
+
+
+def test_no_gauge_of_the_database_is_shown_before_the_first_snapshot() -> None:
+    assert not {"reelay_videos", "reelay_held_usd", "reelay_due_work"} & {name for name, _ in series(make_metrics())}
+
+
+def test_a_snapshot_fills_the_gauges() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    metrics.snapshot(
+        make_gauges(
+            videos={"in_progress": 3, "dreaming": 1},
+            oldest_age_s={"in_progress": 61.5},
+            unknown_attempts={"provider-1": 2, "gone-1": 1, "gone-2": 1},
+            unknown_exposure_microusd={"provider-1": 1_500_000},
+            held_microusd={"acme": 2_000_000, "small-1": 250_000, "small-2": 250_000},
+            store_free_bytes={"files": 10, "database": 20},
+            store_used_bytes={"files": 1},
+            due_work=7,
+        )
+    )
+    shown = {
+        (name, *(value for _, value in labels)): number
+        for (name, labels), number in series(metrics).items()
+        if name.startswith(
+            ("reelay_videos", "reelay_video_old", "reelay_unk", "reelay_held", "reelay_st", "reelay_due")
+        )
+    }
+    assert shown == {
+        ("reelay_videos", "queued"): 0,
+        ("reelay_videos", "in_progress"): 3,
+        ("reelay_videos", "other"): 1,
+        ("reelay_video_oldest_age_seconds", "queued"): 0,
+        ("reelay_video_oldest_age_seconds", "in_progress"): 61.5,
+        ("reelay_unknown_attempts", "provider-0"): 0,
+        ("reelay_unknown_attempts", "provider-1"): 2,
+        ("reelay_unknown_attempts", "other"): 2,
+        ("reelay_unknown_exposure_usd", "provider-0"): 0,
+        ("reelay_unknown_exposure_usd", "provider-1"): 1.5,
+        ("reelay_held_usd", "acme"): 2,
+        ("reelay_held_usd", "other"): 0.5,
+        ("reelay_store_free_bytes", "files"): 10,
+        ("reelay_store_free_bytes", "database"): 20,
+        ("reelay_store_used_bytes", "files"): 1,
+        ("reelay_due_work",): 7,
+    }
+
+
+def test_a_later_snapshot_replaces_the_whole_of_the_first() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    metrics.snapshot(make_gauges(held_microusd={"acme": 5, "small": 5}, videos={"completed": 9}))
+    metrics.snapshot(make_gauges())
+    now = series(metrics)
+    assert now["reelay_held_usd", (("tenant", "acme"),)] == 0
+    assert ("reelay_held_usd", (("tenant", "other"),)) not in now
+    assert ("reelay_videos", (("state", "completed"),)) not in now
+
+
+def test_the_oldest_tenants_have_labels_and_the_rest_share_one() -> None:
+    metrics = make_metrics()
+    assert metrics.tenant_label("tenant-0") == "other"
+    metrics.set_tenants(f"tenant-{i}" for i in range(TENANT_LABELS + 1))
+    assert metrics.tenant_label(f"tenant-{TENANT_LABELS - 1}") == f"tenant-{TENANT_LABELS - 1}"
+    assert metrics.tenant_label(f"tenant-{TENANT_LABELS}") == "other"
+
+
+def send_strangers(metrics: Metrics, *, many: int) -> None:
+    """Everything that anybody outside could make up, `many` times."""
+    for i in range(many):
+        metrics.request_started()
+        metrics.request_ended(route=f"/v1/videos/video_{i}", method=f"M{i}", status=i, seconds=0.1)
+        metrics.decision(rule=f"made-up-{i}", provider=f"made-up-{i}", reason=f"made-up-{i}")
+        metrics.exchange(provider=f"made-up-{i}", operation=f"made-up-{i}", outcome=f"made-up-{i}", seconds=0.1)
+        metrics.fallback(from_provider=f"made-up-{i}", to_provider=f"made-up-{i}", reason=f"made-up-{i}")
+        metrics.double_submit_possible(provider=f"made-up-{i}")
+        metrics.video_ended(model=f"made-up-{i}", outcome=f"made-up-{i}", tenant=f"user-{i}", seconds=1.0)
+        metrics.video_ended(model=f"made-up-{i}", outcome="completed", tenant=f"user-{i}", seconds=1.0)
+        metrics.charged(tenant=f"user-{i}", model=f"made-up-{i}", microusd=1)
+        metrics.seller_cost(provider=f"made-up-{i}", model=f"made-up-{i}", outcome=f"made-up-{i}", microusd=1)
+        metrics.absorbed(reason=f"made-up-{i}", microusd=1)
+        metrics.poll_lag(provider=f"made-up-{i}", seconds=0.1)
+        metrics.callbacks(provider=f"made-up-{i}", outcome=f"made-up-{i}")
+    made_up = {f"made-up-{i}": 1 for i in range(many)}
+    metrics.snapshot(
+        make_gauges(
+            videos=made_up,
+            oldest_age_s=made_up,
+            unknown_attempts=made_up,
+            unknown_exposure_microusd=made_up,
+            held_microusd={f"user-{i}": 1 for i in range(many)},
+            store_free_bytes=made_up,
+            store_used_bytes=made_up,
+        )
+    )
+
+
+def test_thousands_of_users_models_paths_and_tenants_add_no_series() -> None:
+    metrics = make_metrics(providers=10, models=10, offers=20, rules=8)
+    metrics.set_tenants(f"tenant-{i}" for i in range(5_000))
+    send_strangers(metrics, many=1)
+    first = set(series(metrics))
+    send_strangers(metrics, many=3_000)
+    assert set(series(metrics)) == first
+    assert len(first) < SERIES_BUDGET
+
+
+def saturate_requests_and_videos(metrics: Metrics, models: list[str], routes: list[str]) -> None:
+    """Every combination that configuration and fixed lists permit, and everything made up."""
+    for route, method, status in product([*routes, "made-up"], ("GET", "POST", "made-up"), (200, 302, 404, 500)):
+        metrics.request_ended(route=route, method=method, status=status, seconds=1)
+    tenants = [f"tenant-{i}" for i in range(TENANT_LABELS + 1)]
+    for tenant, model in product(tenants, models):
+        metrics.charged(tenant=tenant, model=model, microusd=1)
+    for tenant, model, outcome in product(tenants, models, words(VideoOutcome)):
+        metrics.video_ended(model=model, outcome=outcome, tenant=tenant, seconds=1)
+
+
+def saturate_providers(metrics: Metrics, providers: list[str], models: list[str], rules: list[str]) -> None:
+    """The same, for all that a provider is part of."""
+    for rule, provider, reason in product(rules, providers, words(Strategy)):
+        metrics.decision(rule=rule, provider=provider, reason=reason)
+    for provider, operation, outcome in product(providers, words(Exchange), words(ExchangeOutcome)):
+        metrics.exchange(provider=provider, operation=operation, outcome=outcome, seconds=1)
+    for from_provider, to_provider, reason in product(providers, providers, words(FallbackReason)):
+        metrics.fallback(from_provider=from_provider, to_provider=to_provider, reason=reason)
+    for provider, model, outcome in product(providers, models, words(CostOutcome)):
+        metrics.seller_cost(provider=provider, model=model, outcome=outcome, microusd=1)
+    for provider, outcome in product(providers, words(CallbackOutcome)):
+        metrics.callbacks(provider=provider, outcome=outcome)
+
+
+def words(literal: object) -> list[str]:
+    return [*get_args(literal), "made-up"]
+
+
+def test_the_series_stay_under_the_budget_when_all_that_can_happen_has_happened() -> None:
+    routes = {f"/v1/{i}": ["GET", "POST"] for i in range(ROUTE_LABELS)}
+    metrics = make_metrics(providers=10, models=10, offers=20, rules=20, routes=routes)
+    metrics.set_tenants(f"tenant-{i}" for i in range(TENANT_LABELS))
+    providers = [*(f"provider-{i}" for i in range(10)), "made-up"]
+    models = [*(f"model-{i}" for i in range(10)), "made-up"]
+    saturate_requests_and_videos(metrics, models, list(routes))
+    saturate_providers(metrics, providers, models, [*(f"rule-{i}" for i in range(20)), "made-up"])
+    send_strangers(metrics, many=1)
+    first = series(metrics)
+    assert len(first) < SERIES_BUDGET
+    saturate_providers(metrics, providers[::-1], models[::-1], ["made-up-too"])
+    assert set(series(metrics)) == set(first)
+
+
+def test_nothing_is_lost_where_a_label_is_given_up() -> None:
+    metrics = make_metrics(models=10)
+    metrics.set_tenants(f"tenant-{i}" for i in range(TENANT_LABELS))
+    for tenant in range(TENANT_LABELS):
+        for model in range(10):
+            metrics.charged(tenant=f"tenant-{tenant}", model=f"model-{model}", microusd=1_000_000)
+    charged = [value for (name, _), value in series(metrics).items() if name == "reelay_charged_usd_total"]
+    assert sum(charged) == TENANT_LABELS * 10
+
+
+def test_no_metric_has_a_label_that_strangers_fill() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    send_strangers(metrics, many=1)
+    assert not FORBIDDEN_LABELS & {label for _, labels in series(metrics) for label, _ in labels}
+
+
+def test_every_metric_says_what_it_counts_and_has_a_unit_in_its_name() -> None:
+    for metric in make_metrics().registry.collect():
+        assert metric.name.startswith("reelay_")
+        assert metric.documentation.endswith(".")
+        if metric.type == "histogram":
+            assert metric.name.endswith("_seconds")
+
+
+def test_plain_text_is_the_default_and_openmetrics_is_served_on_demand() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    metrics.video_ended(model="model-0", outcome="completed", tenant="acme", seconds=95.0)
+    metrics.snapshot(make_gauges(videos={"queued": 4}))
+    text, text_type = metrics.render(None)
+    assert text_type.startswith("text/plain")
+    assert b"# TYPE reelay_videos_total counter" in text
+    assert b"# TYPE reelay_videos gauge" in text
+    open_text, open_type = metrics.render(OPENMETRICS)
+    assert open_type.startswith("application/openmetrics-text")
+    read = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(  # type: ignore[no-untyped-call]  # the library's parser has no types
+            open_text.decode()
+        )
+        for sample in family.samples
+        if sample.name in {"reelay_videos_total", "reelay_videos"} and "in_progress" not in sample.labels.values()
+    }
+    assert read == {"reelay_videos_total": 1, "reelay_videos": 4}
+
+
+def test_two_apps_in_one_process_do_not_share_their_metrics() -> None:
+    one, other = make_metrics(), make_metrics()
+    one.lease_lost()
+    assert series(other)["reelay_job_lease_lost_total", ()] == 0
