@@ -144,7 +144,7 @@ def test_clients_that_tell_of_every_exchange_are_heard_from_warning_up() -> None
     assert [line["message"] for line in lines(stream)] == ["odd"]
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
 def test_a_secret_cannot_pass_in_any_place(secret: str) -> None:
     stream = start(level="debug")
     log = structlog.get_logger()
