@@ -1,7 +1,7 @@
 """All routes as one ASGI application, with an id and a measure for each request."""
 
+import random
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +18,6 @@ from proxy.services.accounts import Registrar
 from proxy.services.house import House
 
 _log = structlog.get_logger("reelay.http")
-
-QUIET = frozenset({"GET", "HEAD"})
-"""Methods whose success is not worth a line."""
 
 
 def build_site(
@@ -80,7 +77,7 @@ class Measured:
         if scope["type"] != ScopeType.HTTP:
             await self._inner(scope, receive, send)
             return
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = f"req_{random.getrandbits(96):024x}"
         stamp = (b"x-request-id", request_id.encode())
         begun, status = time.perf_counter(), 0
 
@@ -102,7 +99,8 @@ class Measured:
     def _end(self, scope: Any, request_id: str, status: int, seconds: float) -> None:
         method, route = scope["method"], scope.get("path_template") or "other"
         self._metrics.request_ended(route=route, method=method, status=status, seconds=seconds)
-        if method not in QUIET or status >= 400:
+        # What a request changed is told by the service that changed it, under the same request id.
+        if status >= 400:
             _log.info(
                 "http.request",
                 request=request_id,

@@ -36,10 +36,20 @@ class AttemptLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def attempts_in(store: Store, state: str, *, most: int, now_us: int) -> list[AttemptLine]:
-    """The oldest attempts in a state. Raises InvalidValue for a state that does not exist."""
+    """
+    The oldest attempts in a state; `unknown` lists those that were lost too, for both may have cost.
+
+    Raises InvalidValue for a state that does not exist.
+    """
     if state not in STATES:
         raise InvalidValue(f"'state' is one of {', '.join(STATES)}.", param="state")
-    found = await store.read(lambda tx: videos.attempts_in_state(tx, state, most=most))
+    states = ("unknown", "lost") if state == "unknown" else (state,)
+
+    def unit(tx: Tx) -> list[tuple[Attempt, str, str]]:
+        rows = [row for one in states for row in videos.attempts_in_state(tx, one, most=most)]
+        return sorted(rows, key=lambda row: row[0].started_at)[:most]
+
+    found = await store.read(unit)
     return [_line(attempt, tenant, status, now_us) for attempt, tenant, status in found]
 
 

@@ -78,7 +78,7 @@ async def _poll(house: House, claim: Claim, video: Video, attempt: Attempt) -> A
         return None
     house.metrics.poll_lag(provider=attempt.provider, seconds=max(0, now - claim.due_at) / SECOND_US)
     account, adapter = desk
-    if video.cancelled_at is not None and attempt.cancel_asked_at is None and isinstance(adapter, Cancels):
+    if not video.live and attempt.cancel_asked_at is None and isinstance(adapter, Cancels):
         attempt = await _ask_to_stop(house, account, adapter, attempt)
     answer = await _progress(house, account, adapter, attempt)
     return await _act(house, claim, video, attempt, answer)
