@@ -83,6 +83,13 @@ videos = _table(
     Index("videos_by_tenant", "tenant_id", "created_at", "id"),
     Index("videos_live", "status", "created_at"),
 )
+Index(
+    "videos_held",
+    videos.c.tenant_id,
+    videos.c.hold_microusd,
+    sqlite_where=videos.c.hold == "held",
+    postgresql_where=videos.c.hold == "held",
+)
 
 attempts = _table(
     "attempts",
@@ -113,6 +120,7 @@ attempts = _table(
     Column("fetches", BigInt, nullable=False),
     Index("attempts_by_seller_id", "provider", "seller_id", unique=True),
     Index("attempts_by_state", "state", "started_at"),
+    Index("attempts_by_start", "started_at"),
 )
 
 work = _table(

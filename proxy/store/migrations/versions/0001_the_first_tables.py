@@ -143,6 +143,14 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("videos_by_tenant", "videos", ["tenant_id", "created_at", "id"], unique=False)
+    op.create_index(
+        "videos_held",
+        "videos",
+        ["tenant_id", "hold_microusd"],
+        unique=False,
+        sqlite_where=sa.text("hold = 'held'"),
+        postgresql_where=sa.text("hold = 'held'"),
+    )
     op.create_index("videos_live", "videos", ["status", "created_at"], unique=False)
     op.create_table(
         "attempts",
@@ -179,6 +187,7 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("attempts_by_seller_id", "attempts", ["provider", "seller_id"], unique=True)
+    op.create_index("attempts_by_start", "attempts", ["started_at"], unique=False)
     op.create_index("attempts_by_state", "attempts", ["state", "started_at"], unique=False)
     op.create_table(
         "idempotency",
