@@ -15,6 +15,10 @@ R = TypeVar("R")
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 
+ROWS_MAX = 32
+"""Rows that one statement inserts: each number of rows is a statement of its own, and the driver keeps so many."""
+
+
 class _Text(msgspec.Struct, frozen=True):
     """A statement in one dialect."""
 
@@ -23,6 +27,8 @@ class _Text(msgspec.Struct, frozen=True):
     """Of its parameters, where the driver counts them."""
     constants: dict[str, Any]
     """Values that stand in the statement itself."""
+    row: str | None = None
+    """What an insert repeats for each row, where it is the end of the statement: `(?, ?)`."""
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         every = {**self.constants, **values} if self.constants else values
@@ -54,7 +60,10 @@ class Statement:
         compiled: SQLCompiler = self._core.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]  # a statement's compiler, not a type's
         order = None if compiled.positiontup is None else tuple(compiled.positiontup)
         constants = {name: value for name, value in compiled.params.items() if name not in self._named}
-        return _Text(str(compiled), order, constants)
+        sql = str(compiled)
+        head, values, row = sql.rpartition(" VALUES ")
+        counted = order is not None and head.startswith("INSERT") and row == f"({', '.join('?' * len(order))})"
+        return _Text(sql, order, constants, values + row if counted else None)
 
 
 class Tx:
@@ -81,7 +90,15 @@ class Tx:
     def run_many(self, statement: Statement, values: Iterable[Mapping[str, Any]]) -> None:
         """One statement over many rows."""
         text = statement.text(self._dialect)
-        self._cursor.executemany(text.sql, [text.parameters(row) for row in values])
+        rows = [text.parameters(row) for row in values]
+        if text.row is None or len(rows) == 1:
+            self._cursor.executemany(text.sql, rows)
+            return
+        # The driver lets go of the interpreter's lock at each step, and gets it back late on a busy server.
+        for start in range(0, len(rows), ROWS_MAX):
+            several = rows[start : start + ROWS_MAX]
+            more = f",{text.row.removeprefix(' VALUES')}" * (len(several) - 1)
+            self._cursor.execute(text.sql + more, [value for row in several for value in row])
 
     def _execute(self, statement: Statement, values: Mapping[str, Any]) -> None:
         text = statement.text(self._dialect)

@@ -174,7 +174,8 @@ def _deliver(outcomes: list[_Outcome]) -> None:
         if well:
             future.set_result(value)
         else:
-            future.set_exception(value)
+            # A future takes no StopIteration; were it given one, every caller behind would wait for ever.
+            future.set_exception(RuntimeError(repr(value)) if isinstance(value, StopIteration) else value)
 
 
 def _run_group(cursor: sqlite3.Cursor, tx: Tx, group: list[_Job]) -> list[_Outcome]:
@@ -196,9 +197,9 @@ def _run_unit(cursor: sqlite3.Cursor, tx: Tx, job: _Job) -> _Outcome:
 
 def _run_batch(cursor: sqlite3.Cursor, tx: Tx, batch: Any, jobs: list[_Job]) -> list[_Outcome]:
     items = [job.item for job in jobs]
-    whole = _guarded(cursor, jobs[0].future, lambda: batch(tx, items))
+    whole = _guarded(cursor, jobs[0].future, lambda: list(zip(jobs, batch(tx, items), strict=True)))
     if whole[1]:
-        return [(job.future, True, value) for job, value in zip(jobs, whole[2], strict=True)]
+        return [(job.future, True, value) for job, value in whole[2]]
     if len(jobs) == 1:
         return [whole]
     return [_guarded(cursor, job.future, lambda item=job.item: batch(tx, [item])[0]) for job in jobs]  # type: ignore[misc]  # the default binds the loop's value
@@ -221,7 +222,7 @@ def _guarded(cursor: sqlite3.Cursor, future: asyncio.Future[Any], body: Callable
 
 def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     """A connection with the settings that all of ours share; transactions are begun by hand."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=512)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")

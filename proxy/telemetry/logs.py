@@ -8,6 +8,8 @@ The standard library's loggers (the server, the migrations) end in the same line
 the event, its text the field `message`.
 """
 
+import asyncio
+import io
 import logging
 import re
 import sys
@@ -15,7 +17,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from traceback import format_exception, walk_tb
 from types import TracebackType
-from typing import Final, Literal, TextIO
+from typing import Final, Literal, TextIO, cast
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +29,8 @@ TEXT_MAX_CHARS: Final = 4_000
 TRACE_MAX_CHARS: Final = 20_000
 
 _DEPTH_MAX: Final = 6
+_WORDS_MAX: Final = 2_000
+_WORD_MAX_CHARS: Final = 24
 _CHATTY: Final = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "uvicorn")
 """Libraries that tell of every exchange at level info; heard from `warning` up."""
 
@@ -91,11 +95,41 @@ def configure(
             *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Sink(stream))),
         # A cached logger would keep the stream of the first call for ever.
         cache_logger_on_first_use=False,
     )
     _take_over(number)
+
+
+class _Sink(io.TextIOBase):
+    """
+    A stream that is flushed once a turn of the event loop, and at once where no loop runs.
+
+    Each flush lets go of the interpreter's lock; one for every line would cost a busy server a tenth of
+    its time. A process that is killed loses no more than the lines of that turn.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._due = False
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._stream.flush()
+            return
+        if not self._due:
+            self._due = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._due = False
+        self._stream.flush()
 
 
 class Redaction:
@@ -105,14 +139,24 @@ class Redaction:
         forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
         # The longest first, lest a secret that begins like another leaves its end behind.
         self._exact = sorted(forms, key=len, reverse=True)
+        self._words: dict[str, str] = {}
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
         return {
-            self.text(name): self.text(value, TRACE_MAX_CHARS)
+            self._word(name): self.text(value, TRACE_MAX_CHARS)
             if name == "trace" and isinstance(value, str)
             else self._field(name, value, 0)
             for name, value in event.items()
         }
+
+    def _word(self, word: str) -> str:
+        """The same for a word that comes again and again: what was found clean or not once is so for good."""
+        known = self._words.get(word)
+        if known is None:
+            if len(self._words) >= _WORDS_MAX:
+                self._words.clear()
+            known = self._words[word] = self.text(word)
+        return known
 
     def text(self, text: str, max_chars: int = TEXT_MAX_CHARS) -> str:
         """The text without what looks like a secret or is one, and not longer than `max_chars`."""
@@ -137,7 +181,8 @@ class Redaction:
             case int():
                 return value if value.bit_length() < 64 else str(value)
             case str():
-                return self.text(value)
+                # Names of events, tenants and providers are short; ids are longer and hardly ever come again.
+                return self._word(value) if len(value) <= _WORD_MAX_CHARS else self.text(value)
             case BaseException():
                 return self.text(f"{type(value).__name__}: {value}")
             case _ if depth >= _DEPTH_MAX:
