@@ -6,6 +6,9 @@ MICRO = Decimal(1_000_000)
 ABSURD_USD = Decimal(1_000_000)
 """No seller takes more than this for one video."""
 
+# Rounded to this before it is multiplied: a product is cut at 28 digits, and may fall below the exact amount.
+_STEP = Decimal("0.000001")
+
 
 def parse_usd(text: str) -> Decimal:
     """A decimal string in USD, finite. Raises ValueError on anything else."""
@@ -20,12 +23,12 @@ def parse_usd(text: str) -> Decimal:
 
 def microusd_up(usd: Decimal) -> int:
     """For quotes and holds: never less than the exact amount."""
-    return int((usd * MICRO).to_integral_value(rounding=ROUND_CEILING))
+    return int(usd.quantize(_STEP, rounding=ROUND_CEILING) * MICRO)
 
 
 def microusd_even(usd: Decimal) -> int:
     """For settlements: half goes to the even neighbour, once."""
-    return int((usd * MICRO).to_integral_value(rounding=ROUND_HALF_EVEN))
+    return int(usd.quantize(_STEP, rounding=ROUND_HALF_EVEN) * MICRO)
 
 
 def stated_microusd(value: object) -> int | None:

@@ -50,8 +50,11 @@ def next_step(
         return _too_late(states)
     if states & {"sending", "running"} or (states & {"unknown", "lost"} and policy.on_unknown == "wait"):
         return Wait(until_us=deadline_us)
-    verdict = _final_verdict(policy, attempts)
-    return verdict or _next_offer(kept, attempts, now_us=now_us, deadline_us=deadline_us)
+    step = _final_verdict(policy, attempts) or _next_offer(kept, attempts, now_us=now_us, deadline_us=deadline_us)
+    if isinstance(step, GiveUp) and step.code != "moderation_blocked" and states & {"unknown", "lost"}:
+        # Nobody is left to try, but what nobody knows the end of may still deliver.
+        return Wait(until_us=deadline_us)
+    return step
 
 
 def _too_late(states: set[str]) -> GiveUp:
@@ -107,7 +110,7 @@ def _exhausted(attempts: Sequence[Attempt]) -> GiveUp:
 
 def backoff_s(sends: int, chance: float) -> float:
     """How long to leave an offer that refused without saying when; `sends` from 1, `chance` in [0, 1)."""
-    ceiling = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (sends - 1))
+    ceiling = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(sends - 1, 10))
     return ceiling * (0.5 + chance / 2)
 
 

@@ -96,11 +96,15 @@ class Announces(Protocol):
         ...
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no such JSON; the last for one nested beyond sense."""
+
+
 def decode(reply: Reply, shape: type[T]) -> T:
     """The body as `shape`, fields added by the seller ignored. Raises Garbled."""
     try:
         return msgspec.json.decode(reply.body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except UNREADABLE as exc:
         raise Garbled(f"unreadable answer with status {reply.status}: {exc}") from exc
 
 
@@ -108,7 +112,7 @@ def is_readable(reply: Reply) -> bool:
     """Whether the body is a JSON object: an answer of the application, not of some ingress before it."""
     try:
         return isinstance(msgspec.json.decode(reply.body), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return False
 
 
@@ -116,17 +120,25 @@ def json_body(fields: dict[str, Any]) -> bytes:
     return msgspec.json.encode(fields)
 
 
+LONGEST_WAIT_S = 86_400.0
+"""No seller's word keeps us away for longer."""
+
+
 def retry_after_s(reply: Reply) -> float | None:
-    """`Retry-After` in seconds, a date counted from the reply's own `Date`; None where absent or odd."""
+    """
+    `Retry-After` in seconds, a date counted from the reply's own `Date`; None where absent or odd.
+
+    At most LONGEST_WAIT_S.
+    """
     text = reply.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return min(LONGEST_WAIT_S, float(text))
     try:
         then = parsedate_to_datetime(text)
         sent = parsedate_to_datetime(reply.headers.get("date", ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, (_aware(then) - _aware(sent)).total_seconds())
+    return min(LONGEST_WAIT_S, max(0.0, (_aware(then) - _aware(sent)).total_seconds()))
 
 
 def _aware(moment: datetime) -> datetime:

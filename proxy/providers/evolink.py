@@ -14,7 +14,7 @@ import msgspec
 from proxy.core.attempt import Accepted, Order, Progress, Result, Ticket
 from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import decode, default_refusal, json_body
+from proxy.providers.base import UNREADABLE, decode, default_refusal, json_body
 
 # What `error.code` of a failed task means; a word not in here is a failure all the same.
 _TASK_KINDS: dict[str, FailureKind] = {
@@ -177,7 +177,7 @@ class EvoLink:
         """The body is the task as a query would show it."""
         try:
             return msgspec.json.decode(body, type=_Created).id or None
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from proxy.core.attempt import Accepted, CancelAnswer, Order, Progress, Result, Ticket
 from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import decode, default_refusal, json_body, retry_after_s
+from proxy.providers.base import UNREADABLE, decode, default_refusal, json_body, retry_after_s
 
 _REQUEST_ERRORS: dict[str, FailureKind] = {
     "request_timeout": "capacity",
@@ -166,7 +166,7 @@ class Fal:
         """The queue's id; `gateway_request_id` names one of fal's own tries and cannot be asked for."""
         try:
             return msgspec.json.decode(body, type=_Queued).request_id or None
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
 
 

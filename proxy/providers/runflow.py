@@ -11,7 +11,7 @@ from proxy.core.attempt import Accepted, Order, Progress, Result, Ticket
 from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.money import stated_microusd
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import decode, default_refusal, json_body
+from proxy.providers.base import UNREADABLE, decode, default_refusal, json_body
 
 _CODES: dict[str, FailureKind] = {
     "INPUT_VALIDATION_FAILED": "invalid_input",
@@ -170,7 +170,7 @@ class Runflow:
     def announced(self, body: bytes) -> str | None:
         try:
             return _run_id(msgspec.json.decode(body, type=_Run))
-        except (msgspec.DecodeError, UnicodeDecodeError, Garbled):
+        except (*UNREADABLE, Garbled):
             return None
 
 
@@ -213,7 +213,7 @@ def _cost(run: _Run) -> int | None:
 def _film(run: _Run) -> Result:
     try:
         output = msgspec.json.decode(run.output, type=_Output | None) or _Output()
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except UNREADABLE as exc:
         raise Garbled(f"unreadable output of a run that succeeded: {exc}") from exc
     url = _video_url(output)
     if url is not None:
@@ -251,7 +251,7 @@ def _words(body: bytes) -> tuple[str | None, str]:
     """Code and message of an error in any of its three shapes; nothing where there is none."""
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None, ""
     match envelope.error:
         case _Error(code=code, message=message):

@@ -18,7 +18,7 @@ from proxy.core.attempt import Accepted, Order, Progress, Result, Ticket
 from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.money import stated_microusd
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import decode, default_refusal, json_body, retry_after_s
+from proxy.providers.base import UNREADABLE, decode, default_refusal, json_body, retry_after_s
 
 _MODES = {"standard": "std", "fast": "fast"}
 
@@ -214,7 +214,7 @@ def _ids(body: bytes) -> _Ids:
     """Empty where the body has another shape: then there is no id in it either."""
     try:
         return msgspec.json.decode(body, type=_Ids)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return _Ids()
 
 

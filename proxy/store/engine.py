@@ -35,8 +35,14 @@ QUEUE_MAX = 4096
 DIALECT = sqlite.dialect()
 
 _NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs", "beegfs"}
 )
+_NETWORK_FUSES = tuple(
+    f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "s3fs", "rclone", "gcsfuse", "juicefs")
+)
+
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY})
+"""What the disk does to a unit, as opposed to what the unit did."""
 
 
 class _Job:
@@ -65,6 +71,7 @@ class SqliteStore:
         self._now: Tx | None = None
         self._now_cursor: sqlite3.Cursor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -74,6 +81,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Commits what waits, then lets go of the file."""
+        self._closed = True
         self._jobs.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -118,7 +126,7 @@ class SqliteStore:
 
     def _submit(self, unit: Any, batch: Any, item: Any) -> asyncio.Future[Any]:
         assert self._loop is not None, "the store is not open"
-        if self._jobs.qsize() >= QUEUE_MAX:
+        if self._closed or self._jobs.qsize() >= QUEUE_MAX:
             raise Overloaded("The database is busy.", retry_after_s=1)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._jobs.put(_Job(future, unit, batch, item))
@@ -215,7 +223,8 @@ def _guarded(cursor: sqlite3.Cursor, future: asyncio.Future[Any], body: Callable
             raise  # the disk is full or the file is broken: SQLite rolled the whole group back
         cursor.execute("ROLLBACK TO unit")
         cursor.execute("RELEASE unit")
-        return future, False, exc
+        no_room = isinstance(exc, sqlite3.OperationalError) and exc.sqlite_errorcode & 0xFF in _NO_ROOM
+        return future, False, _commit_failed(exc) if no_room else exc
     cursor.execute("RELEASE unit")
     return future, True, value
 
@@ -226,6 +235,8 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # Without it INSERT OR REPLACE would get past the triggers that keep the ledger append-only.
+    connection.execute("PRAGMA recursive_triggers=ON")
     connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA cache_size=-16000")
     if query_only:
@@ -275,5 +286,5 @@ def file_system_of(path: Path, mounts: str) -> str:
 def refuse_network_file_system(path: Path, mounts: str) -> None:
     """Raises ConfigError where SQLite's locks and its write-ahead log cannot be relied on."""
     kind = file_system_of(path, mounts)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    if kind in _NETWORK_FILE_SYSTEMS or kind.startswith(_NETWORK_FUSES):
         raise ConfigError(f"{path} lies on a network file system ({kind}); SQLite needs a local disk")

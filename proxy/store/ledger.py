@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, func, insert, or_, select
+from sqlalchemy import Text, and_, bindparam, case, func, insert, or_, select
 
 from proxy.store.base import Statement, Tx, fields_of
 from proxy.store.tables import attempts, end_users, ledger_postings, ledger_transactions, tenants, videos
@@ -149,7 +149,7 @@ def _spend(groups: tuple[str, ...]) -> Statement:
             entry.c.kind.in_(["post", "bill", "absorb"]),
             entry.c.at >= bindparam("start"),
             entry.c.at < bindparam("end"),
-            or_(bindparam("tenant_id").is_(None), entry.c.tenant_id == bindparam("tenant_id")),
+            or_(bindparam("tenant_id", type_=Text).is_(None), entry.c.tenant_id == bindparam("tenant_id")),
         )
     )
     if groups:
@@ -179,7 +179,7 @@ class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def spend(tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int, end: int) -> list[SpendRow]:
     """Spend in `[start, end)` by time of settlement; `day` is the number of days since the epoch."""
-    statement = _spend_by.setdefault(groups, _spend(groups))
+    statement = _spend_by.get(groups) or _spend_by.setdefault(groups, _spend(groups))
     rows = tx.rows(statement, tenant_id=tenant_id, start=start, end=end)
     width = len(groups)
     return [
@@ -206,7 +206,7 @@ _UNKNOWN_COSTS = Statement(
         attempts.c.cost_microusd.is_(None),
         attempts.c.ended_at >= bindparam("start"),
         attempts.c.ended_at < bindparam("end"),
-        or_(bindparam("tenant_id").is_(None), videos.c.tenant_id == bindparam("tenant_id")),
+        or_(bindparam("tenant_id", type_=Text).is_(None), videos.c.tenant_id == bindparam("tenant_id")),
     )
 )
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy import Text, bindparam, insert, or_, select, update
 
 from proxy.core.tenant import Tenant
 from proxy.store.base import Statement, Tx, as_structs, fields_of
@@ -63,9 +63,9 @@ def all_tenants(tx: Tx) -> list[Tenant]:
 
 
 def find_tenant(tx: Tx, id_or_name: str) -> Tenant | None:
-    """By id, or by name."""
+    """By id, or else by name."""
     found = _as_tenants(tx.rows(_FIND, id_or_name=id_or_name))
-    return found[0] if found else None
+    return min(found, key=lambda tenant: tenant.id != id_or_name, default=None)
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ _BY_DIGEST = Statement(
 )
 _KEYS = Statement(
     select(*_key_columns)
-    .where(or_(bindparam("tenant_id").is_(None), api_keys.c.tenant_id == bindparam("tenant_id")))
+    .where(or_(bindparam("tenant_id", type_=Text).is_(None), api_keys.c.tenant_id == bindparam("tenant_id")))
     .order_by(api_keys.c.created_at, api_keys.c.id)
 )
 _REVOKE = Statement(
@@ -196,7 +196,9 @@ class AdminAct(msgspec.Struct, frozen=True, kw_only=True):
 _ACT = AdminAct.__struct_fields__
 _INSERT_ACT = Statement(insert(admin_log).values({name: bindparam(name) for name in _ACT}))
 _ACTS = Statement(
-    select(*[admin_log.c[name] for name in _ACT]).order_by(admin_log.c.at.desc()).limit(bindparam("most"))
+    select(*[admin_log.c[name] for name in _ACT])
+    .order_by(admin_log.c.at.desc(), admin_log.c.id.desc())
+    .limit(bindparam("most"))
 )
 
 

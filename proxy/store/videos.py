@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import BindParameter, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import BindParameter, Text, and_, bindparam, case, func, insert, or_, select, update
 
 from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
@@ -232,7 +232,7 @@ def attempts_in_state(tx: Tx, state: str, *, most: int) -> list[tuple[Attempt, s
 _NEWEST = and_(videos.c.tenant_id == bindparam("tenant_id"), videos.c.deleted_at.is_(None))
 _MARK_AT: BindParameter[int] = bindparam("mark_at")
 _MARK_ID: BindParameter[str] = bindparam("mark_id")
-_OF_USER = or_(bindparam("end_user").is_(None), videos.c.end_user == bindparam("end_user"))
+_OF_USER = or_(bindparam("end_user", type_=Text).is_(None), videos.c.end_user == bindparam("end_user"))
 
 
 def _page(*, newest_first: bool, from_start: bool) -> Statement:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, delete, func, insert, select, tuple_, update
+from sqlalchemy import BindParameter, and_, bindparam, case, delete, func, insert, select, tuple_, update
 
 from proxy.core.errors import LeaseLost
 from proxy.store.base import Statement, Tx
-from proxy.store.tables import work
+from proxy.store.tables import BigInt, work
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +29,9 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _KEY = and_(work.c.video_id == bindparam("of_video"), work.c.attempt_no == bindparam("of_attempt"))
+_NOW: BindParameter[int] = bindparam("now", type_=BigInt)
+_DUE_AT: BindParameter[int] = bindparam("due", type_=BigInt)
+_FREE = work.c.lease_until <= _NOW
 _OURS = and_(_KEY, work.c.fence == bindparam("of_fence"))
 
 _INSERT = Statement(
@@ -57,17 +60,15 @@ _CLAIM = Statement(
 )
 _NEXT_DUE = Statement(select(func.min(work.c.due_at)).where(work.c.lease_until <= bindparam("now")))
 _AGAIN = Statement(
-    update(work)
-    .where(_OURS)
-    .values(due_at=case((work.c.nudged == 1, bindparam("now")), else_=bindparam("due")), lease_until=0, owner=None)
+    update(work).where(_OURS).values(due_at=case((work.c.nudged == 1, _NOW), else_=_DUE_AT), lease_until=0, owner=None)
 )
 _MOVE = Statement(update(work).where(_KEY).values(due_at=bindparam("due")))
 _NUDGE = Statement(
     update(work)
     .where(_KEY)
     .values(
-        due_at=case((work.c.lease_until <= bindparam("now"), bindparam("now")), else_=work.c.due_at),
-        nudged=case((work.c.lease_until <= bindparam("now"), 0), else_=1),
+        due_at=case((and_(_FREE, work.c.due_at > _NOW), _NOW), else_=work.c.due_at),
+        nudged=case((_FREE, 0), else_=1),
     )
 )
 _HELD = Statement(select(work.c.fence).where(_OURS))

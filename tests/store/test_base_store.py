@@ -1,0 +1,154 @@
+"""Every statement speaks both engines' language, is given all its values, and says what it is for."""
+
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Dialect, bindparam, insert, select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg
+
+from proxy.store import ledger, tenants, videos, work
+from proxy.store.base import ROWS_MAX, Statement, Tx, as_structs, fields_of
+from proxy.store.engine import SqliteStore
+from proxy.store.tables import facts
+
+MODULES = (ledger, tenants, videos, work)
+POSTGRESQL: Dialect = psycopg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves this one untyped
+DIALECTS = (sqlite.dialect(), POSTGRESQL)
+
+
+def statements_in(module: ModuleType) -> Iterator[tuple[str, Statement]]:
+    """Those that stand alone in a module, and those that stand in a table of several."""
+    for name, value in vars(module).items():
+        if isinstance(value, Statement):
+            yield name, value
+        elif isinstance(value, dict):
+            yield from ((f"{name}[{key}]", each) for key, each in value.items() if isinstance(each, Statement))
+
+
+def statement_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for module in MODULES:
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and not name.startswith("_"):
+                parameters = list(inspect.signature(function).parameters)
+                if parameters[:1] == ["tx"]:
+                    yield f"{module.__name__}.{name}", function
+
+
+EVERY = [
+    pytest.param(each, id=f"{module.__name__}.{name}") for module in MODULES for name, each in statements_in(module)
+]
+
+
+def check_language(statement: Statement, dialect: Dialect) -> None:
+    sql = statement.text(dialect).sql
+    assert "__[POSTCOMPILE" not in sql, "lists of constants are spelled out"
+    if dialect.name == "postgresql":
+        # It takes the type of a parameter from what it is compared with or assigned to; these stand alone.
+        assert not re.search(r"%\(\w+\)s (?:IS|END)|(?:THEN|ELSE) %\(\w+\)s(?!::)", sql), sql
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("statement", EVERY)
+def test_statement_speaks_the_language_of_both_engines(statement: Statement, dialect: Dialect) -> None:
+    check_language(statement, dialect)
+
+
+async def test_report_of_every_grouping_speaks_the_language_of_both_engines(store: SqliteStore) -> None:
+    for width in range(len(ledger.GROUPS) + 1):
+        for groups in itertools.combinations(ledger.GROUPS, width):
+            await store.read(lambda tx, groups=groups: ledger.spend(tx, groups, tenant_id=None, start=0, end=1))  # type: ignore[misc]  # the default binds the loop's value
+    reports = [each for name, each in statements_in(ledger) if "[" in name]
+    assert len(reports) == 2 ** len(ledger.GROUPS)
+    for statement, dialect in itertools.product(reports, DIALECTS):
+        check_language(statement, dialect)
+
+
+def test_every_room_of_the_store_has_statements() -> None:
+    for module in MODULES:
+        assert list(statements_in(module)), module
+    assert len(EVERY) > 40
+
+
+@pytest.mark.parametrize(("name", "function"), [pytest.param(*each, id=each[0]) for each in statement_functions()])
+def test_statement_function_says_in_a_line_what_it_is_for(name: str, function: Callable[..., Any]) -> None:
+    text = inspect.getdoc(function)
+    assert text, f"{name} does not say what it is for"
+    first = text.splitlines()[0]
+    assert first[0].isupper()
+    assert first[-1] in ".;", f"{name}: {first!r}"
+
+
+def test_claims_of_several_processes_pass_each_other_by() -> None:
+    (claim,) = [each for name, each in statements_in(work) if name == "_CLAIM"]
+    assert "FOR UPDATE SKIP LOCKED" in claim.text(POSTGRESQL).sql
+    assert "FOR UPDATE" not in claim.text(sqlite.dialect()).sql
+
+
+# A unit's side
+
+BY_NAME = Statement(select(facts.c.value).where(facts.c.name == bindparam("name")))
+EVERYTHING = Statement(select(facts.c.name, facts.c.value))
+BY_NAMES = Statement(select(facts.c.name).where(facts.c.name.in_(["a", "b"]), facts.c.value == bindparam("value")))
+
+
+async def test_values_are_given_by_name(store: SqliteStore) -> None:
+    await store.write(lambda tx: tenants.set_fact(tx, "a", "1"))
+    assert await store.read(lambda tx: tx.one(BY_NAME, name="a")) == ("1",)
+    assert await store.read(lambda tx: tx.one(BY_NAME, name="b")) is None
+    assert await store.read(lambda tx: tx.rows(BY_NAMES, value="1")) == [("a",)]
+    assert await store.read(lambda tx: tx.rows(BY_NAMES, value="2")) == []
+
+
+async def test_value_that_is_not_given_is_an_error(store: SqliteStore) -> None:
+    for statement in (BY_NAME, BY_NAMES):
+        with pytest.raises(KeyError):
+            await store.read(lambda tx, statement=statement: tx.rows(statement))  # type: ignore[misc]  # the default binds the loop's value
+
+
+INSERT = Statement(insert(facts).values(name=bindparam("name"), value=bindparam("value")))
+INSERT_ONES = Statement(insert(facts).values(name=bindparam("name"), value="1"))
+
+
+@pytest.mark.parametrize("count", [1, 2, ROWS_MAX - 1, ROWS_MAX, ROWS_MAX + 1, 3 * ROWS_MAX + 5])
+async def test_however_many_rows_are_written_as_they_were_given(store: SqliteStore, count: int) -> None:
+    given = {f"a{number:03}": str(number) for number in range(count)}
+    ones = {f"b{number:03}": "1" for number in range(count)}
+
+    def unit(tx: Tx) -> None:
+        tx.run_many(INSERT, [{"value": value, "name": name} for name, value in given.items()])
+        tx.run_many(INSERT_ONES, ({"name": name} for name in ones))
+
+    await store.write(unit)
+    assert dict(await store.read(lambda tx: tx.rows(EVERYTHING))) == given | ones
+
+
+async def test_many_of_nothing_is_nothing(store: SqliteStore) -> None:
+    def unit(tx: Tx) -> None:
+        work.add(tx, [])
+        videos.insert_many(tx, [])
+        ledger.write_many(tx, [])
+
+    await store.write(unit)
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    value: str
+
+
+def test_row_and_struct_are_the_same_by_the_order_of_names() -> None:
+    pair = Pair(name="a", value="1")
+    assert fields_of(pair) == {"name": "a", "value": "1"}
+    assert as_structs(Pair, ("value", "name"), [("1", "a")]) == [pair]
+
+
+def test_row_of_another_width_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        as_structs(Pair, ("name", "value"), [("a",)])
