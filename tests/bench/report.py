@@ -1,0 +1,68 @@
+"""The table: one line a goal, what was measured, and whether it was met."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tests.bench.machine import Disturbance
+
+NOT_MEASURED = "not measured"
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One row, in words and rounded figures."""
+
+    name: str
+    goal: str
+    measured: str = NOT_MEASURED
+    floor: str = ""
+    ratio: str = ""
+    met: bool | None = None
+    """None where there is no goal, or nothing to hold against it."""
+    notes: tuple[str, ...] = ()
+    disturbance: Disturbance | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.met is None:
+            return "-"
+        if self.disturbance is not None and self.disturbance.is_too_much:
+            return "machine busy"
+        return "met" if self.met else "missed"
+
+
+def table(lines: Sequence[Line], *, verdicts: bool = True) -> str:
+    """Plain text; the notes of a line stand below it. Without `verdicts` there are figures alone."""
+    head = ("line", "goal", "measured", "floor", "ratio", "verdict")
+    rows = [
+        (line.name, line.goal, line.measured, line.floor, line.ratio, line.verdict if verdicts else "no verdict")
+        for line in lines
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    text = [_row(head, widths), "  ".join("-" * width for width in widths)]
+    for line, row in zip(lines, rows, strict=True):
+        text.append(_row(row, widths))
+        text += [f"    {note}" for note in _notes(line)]
+    return "\n".join(text)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _notes(line: Line) -> list[str]:
+    busy = line.disturbance is not None and line.disturbance.is_too_much
+    return [*line.notes, *([str(line.disturbance)] if busy else [])]
+
+
+def count(number: float) -> str:
+    """With thousands apart."""
+    return f"{number:,.0f}"
+
+
+def megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
+
+
+def microseconds(us: float) -> str:
+    return f"{us / 1000:.2f} ms" if us >= 1000 else f"{us:.0f} µs"

@@ -1,0 +1,63 @@
+"""The bench itself: that every line finds its figures."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.bench.load import ROOT
+from tests.bench.machine import Disturbance
+from tests.bench.report import Line, table
+
+LINES = {
+    "create, 16 in parallel": r"[\d,]+/s +[\d,]+/s +0\.\d\d",
+    "create, one at a time": r"p50 [\d.]+ ms, p99 [\d.]+ ms +p50 [\d.]+ ms",
+    "GET /v1/videos/{id}, 16 in parallel": r"[\d,]+/s +[\d,]+/s +0\.\d\d",
+    "ready after start": r"[\d.]+ s",
+    "RSS idle": r"\d+ MB",
+    "videos carried end to end": r"[1-9]\d*/s",
+    "download of 20 MB": r"[\d,]+ MB/s, [\d.]+ ms, \d+ MB, [\d.]+ MB",
+    "create, 16 in parallel, worker at work": r"[\d,]+/s",
+    "decision, 12 candidates": r"\d+ µs",
+    "decision, 500 offers over 40 models": r"\d+ µs +\d\.\d\d",
+}
+
+
+def test_quick_bench_has_a_figure_on_every_line_and_gives_no_verdict(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--quick", "--folder", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    text = done.stdout
+    assert done.returncode == 0, done.stderr
+    for name, figures in LINES.items():
+        assert re.search(rf"^{re.escape(name)}  .*  {figures} .*no verdict$", text, re.MULTILINE), (name, text)
+    assert not list(tmp_path.iterdir())
+
+
+def make_line(**fields: object) -> Line:
+    defaults: dict[str, object] = {"name": "a line", "goal": "<= 2 s", "measured": "1 s", "met": True}
+    return Line(**defaults | fields)  # type: ignore[arg-type]  # a factory's fields are as its caller says
+
+
+def test_busy_machine_gives_figures_but_no_verdict() -> None:
+    busy = make_line(disturbance=Disturbance(others=0.5, stolen=0.0))
+    assert busy.verdict == "machine busy"
+    assert "1 s" in table([busy])
+    assert "others took 0.50 cores" in table([busy])
+
+
+def test_goal_that_was_missed_is_said_to_be_missed() -> None:
+    quiet = Disturbance(others=0.02, stolen=0.0)
+    assert make_line(disturbance=quiet).verdict == "met"
+    assert make_line(met=False, disturbance=quiet).verdict == "missed"
+
+
+def test_line_that_was_not_measured_has_no_verdict() -> None:
+    assert Line(name="a line", goal="<= 2 s").verdict == "-"
+    assert "not measured" in table([Line(name="a line", goal="<= 2 s")])
