@@ -63,7 +63,11 @@ class SqliteStore:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: list[_Job] = []
+        self._idle = asyncio.Event()
+        """Set while no group is with the writer, or about to be."""
+        self._idle.set()
+        self._groups: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="store-read")
         self._local = threading.local()
@@ -82,7 +86,8 @@ class SqliteStore:
     async def close(self) -> None:
         """Commits what waits, then lets go of the file."""
         self._closed = True
-        self._jobs.put(None)
+        await self._idle.wait()
+        self._groups.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
         self._readers.shutdown()
@@ -126,34 +131,34 @@ class SqliteStore:
 
     def _submit(self, unit: Any, batch: Any, item: Any) -> asyncio.Future[Any]:
         assert self._loop is not None, "the store is not open"
-        if self._closed or self._jobs.qsize() >= QUEUE_MAX:
+        if self._closed or len(self._waiting) >= QUEUE_MAX:
             raise Overloaded("The database is busy.", retry_after_s=1)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put(_Job(future, unit, batch, item))
+        self._waiting.append(_Job(future, unit, batch, item))
+        if self._idle.is_set():
+            self._idle.clear()
+            # Whatever else this turn of the loop asks for goes into the same group.
+            self._loop.call_soon(self._hand_over)
         return future
+
+    def _hand_over(self) -> None:
+        """Gives the writer all that waits; while it commits, the next group gathers."""
+        group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
+        if group:
+            self._groups.put(group)
+        else:
+            self._idle.set()
+
+    def _delivered(self, outcomes: list[_Outcome]) -> None:
+        _deliver(outcomes)
+        self._hand_over()
 
     def _write_forever(self) -> None:
         cursor = self._connect(query_only=False).cursor()
-        while (job := self._jobs.get()) is not None:
-            group, last = self._drain(job)
+        while (group := self._groups.get()) is not None:
             outcomes = self._commit_group(cursor, group)
             assert self._loop is not None, "the writer runs only while the store is open"
-            self._loop.call_soon_threadsafe(_deliver, outcomes)
-            if last:
-                return
-
-    def _drain(self, first: _Job) -> tuple[list[_Job], bool]:
-        """What waits right now; True with it where the end was asked for."""
-        group = [first]
-        while len(group) < GROUP_MAX:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return group, False
-            if job is None:
-                return group, True
-            group.append(job)
-        return group, False
+            self._loop.call_soon_threadsafe(self._delivered, outcomes)
 
     def _commit_group(self, cursor: sqlite3.Cursor, group: list[_Job]) -> list[_Outcome]:
         try:
