@@ -1,5 +1,6 @@
 """`/admin`: tenants, keys, providers and attempts, for keys with the scope `admin`."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ from litestar import Response, delete, get, patch, post
 
 from proxy.api.auth import authenticate
 from proxy.api.documents import read_json
+from proxy.api.schemas import KeyObject, KeyRevoked, TenantObject
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import SECOND_US
@@ -17,12 +19,9 @@ from proxy.services.overview import attempts_in, provider_health
 from proxy.store.tenants import ApiKey
 
 MAX_BODY_BYTES = 64 * 1024
-
-
-class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    deleted: bool = True
-    id: str
-    object: str = "api_key.revoked"
+MAX_NAME_CHARS, MAX_REASON_CHARS = 128, 1000
+MAX_UNIX_S = 253_402_300_799
+"""The last second of the year 9999."""
 
 
 def _json(value: Any, status: int = 200) -> Response[bytes]:
@@ -34,34 +33,74 @@ def _registrar(request: AnyRequest) -> Registrar:
     return registrar
 
 
-def shown_tenant(tenant: Tenant) -> dict[str, Any]:
-    return {
-        "object": "tenant",
-        "id": tenant.id,
-        "name": tenant.name,
-        "markup": tenant.markup,
-        "allow_filter_off": tenant.allow_filter_off,
-        "require_end_user_id": tenant.require_end_user_id,
-        "created_at": tenant.created_at // SECOND_US,
-    }
+def _printable(param: str, text: str | None, most: int) -> None:
+    """Bounds on what people type. Raises InvalidValue."""
+    if text is not None and (len(text) > most or not text.isprintable()):
+        raise InvalidValue(f"'{param}' has at most {most} characters, all of them printable.", param=param)
 
 
-def shown_key(key: ApiKey) -> dict[str, Any]:
+def _check(wish: TenantChange | KeyWish) -> None:
+    _printable("name", wish.name, MAX_NAME_CHARS)
+    _printable("reason", wish.reason, MAX_REASON_CHARS)
+    if isinstance(wish, TenantChange) and wish.name is not None and not wish.name.strip():
+        raise InvalidValue("A tenant needs a name.", param="name")
+    if isinstance(wish, KeyWish) and not 0 <= (wish.expires_at or 0) <= MAX_UNIX_S:
+        raise InvalidValue("'expires_at' is a time in Unix seconds.", param="expires_at")
+
+
+async def _tenant_wish(request: AnyRequest) -> TenantChange:
+    wish = await read_json(request.stream(), TenantChange, max_bytes=MAX_BODY_BYTES)
+    _check(wish)
+    return wish
+
+
+async def _key_wish(request: AnyRequest) -> KeyWish:
+    wish = await read_json(request.stream(), KeyWish, max_bytes=MAX_BODY_BYTES)
+    _check(wish)
+    return wish
+
+
+def tenant_object(tenant: Tenant) -> TenantObject:
+    return TenantObject(
+        id=tenant.id,
+        name=tenant.name,
+        markup=tenant.markup,
+        allow_filter_off=tenant.allow_filter_off,
+        require_end_user_id=tenant.require_end_user_id,
+        created_at=tenant.created_at // SECOND_US,
+    )
+
+
+def key_object(key: ApiKey, secret: str | msgspec.UnsetType = msgspec.UNSET) -> KeyObject:
+    """`secret` is the key itself, which is shown once."""
+
     def seconds(at: int | None) -> int | None:
         return None if at is None else at // SECOND_US
 
-    return {
-        "object": "api_key",
-        "id": key.id,
-        "tenant": key.tenant_id,
-        "name": key.name,
-        "last4": key.last4,
-        "scopes": key.scopes.split(),
-        "created_at": seconds(key.created_at),
-        "expires_at": seconds(key.expires_at),
-        "revoked_at": seconds(key.revoked_at),
-        "last_used_at": seconds(key.last_used_at),
-    }
+    return KeyObject(
+        id=key.id,
+        tenant=key.tenant_id,
+        name=key.name,
+        last4=key.last4,
+        scopes=tuple(key.scopes.split()),
+        created_at=key.created_at // SECOND_US,
+        expires_at=seconds(key.expires_at),
+        revoked_at=seconds(key.revoked_at),
+        last_used_at=seconds(key.last_used_at),
+        key=secret,
+    )
+
+
+def shown_tenant(tenant: Tenant) -> dict[str, Any]:
+    """The same for the command line."""
+    shown: dict[str, Any] = msgspec.to_builtins(tenant_object(tenant))
+    return shown
+
+
+def shown_key(key: ApiKey) -> dict[str, Any]:
+    """The same for the command line."""
+    shown: dict[str, Any] = msgspec.to_builtins(key_object(key))
+    return shown
 
 
 @get("/admin/tenants")
@@ -69,25 +108,25 @@ async def list_tenants(request: AnyRequest) -> Response[bytes]:
     """List all tenants, the oldest first."""
     await authenticate(request, "admin")
     tenants = await _registrar(request).tenants()
-    return _json({"object": "list", "data": [shown_tenant(tenant) for tenant in tenants]})
+    return _json({"object": "list", "data": [tenant_object(tenant) for tenant in tenants]})
 
 
 @post("/admin/tenants", status_code=200)
 async def create_tenant(request: AnyRequest) -> Response[bytes]:
     """Make a tenant."""
     caller = await authenticate(request, "admin")
-    wish = await read_json(request.stream(), TenantChange, max_bytes=MAX_BODY_BYTES)
+    wish = await _tenant_wish(request)
     tenant = await _registrar(request).create_tenant(caller.key_id, wish)
     house_of(request).metrics.set_tenants([one.id for one in await _registrar(request).tenants()])
-    return _json(shown_tenant(tenant))
+    return _json(tenant_object(tenant))
 
 
 @patch("/admin/tenants/{tenant:str}")
 async def change_tenant(request: AnyRequest, tenant: str) -> Response[bytes]:
     """Change a tenant's settings."""
     caller = await authenticate(request, "admin")
-    wish = await read_json(request.stream(), TenantChange, max_bytes=MAX_BODY_BYTES)
-    return _json(shown_tenant(await _registrar(request).change_tenant(caller.key_id, tenant, wish)))
+    wish = await _tenant_wish(request)
+    return _json(tenant_object(await _registrar(request).change_tenant(caller.key_id, tenant, wish)))
 
 
 @get("/admin/keys")
@@ -95,24 +134,26 @@ async def list_keys(request: AnyRequest) -> Response[bytes]:
     """List keys, of one tenant or all; the keys themselves are kept nowhere."""
     await authenticate(request, "admin")
     keys = await _registrar(request).keys(request.query_params.get("tenant"))
-    return _json({"object": "list", "data": [shown_key(key) for key in keys]})
+    return _json({"object": "list", "data": [key_object(key) for key in keys]})
 
 
 @post("/admin/keys", status_code=200)
 async def create_key(request: AnyRequest) -> Response[bytes]:
     """Make a key; it is shown this once."""
     caller = await authenticate(request, "admin")
-    wish = await read_json(request.stream(), KeyWish, max_bytes=MAX_BODY_BYTES)
+    wish = await _key_wish(request)
     made = await _registrar(request).create_key(caller.key_id, wish)
-    return _json(shown_key(made.row) | {"key": made.key})
+    return _json(key_object(made.row, made.key))
 
 
 @delete("/admin/keys/{key_id:str}", status_code=200)
 async def revoke_key(request: AnyRequest, key_id: str) -> Response[bytes]:
     """Revoke a key; it works for seconds more at the most."""
     caller = await authenticate(request, "admin")
-    await _registrar(request).revoke_key(caller.key_id, key_id, request.query_params.get("reason"))
-    return _json(Revocation(id=key_id))
+    reason = request.query_params.get("reason")
+    _printable("reason", reason, MAX_REASON_CHARS)
+    await _registrar(request).revoke_key(caller.key_id, key_id, reason)
+    return _json(KeyRevoked(id=key_id))
 
 
 @get("/admin/providers")
@@ -129,7 +170,7 @@ async def list_attempts(request: AnyRequest) -> Response[bytes]:
     await authenticate(request, "admin")
     house = house_of(request)
     most = request.query_params.get("limit", "100")
-    if not most.isascii() or not most.isdigit() or not 0 < int(most) <= 1000:
+    if not re.fullmatch("[0-9]{1,4}", most) or not 0 < int(most) <= 1000:
         raise InvalidValue("'limit' must be a whole number from 1 to 1000.", param="limit")
     found = await attempts_in(
         house.store, request.query_params.get("state", "unknown"), most=int(most), now_us=house.clock()

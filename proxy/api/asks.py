@@ -13,6 +13,7 @@ from proxy.api.forms import UploadedFile, items_of
 from proxy.core.errors import InvalidType, InvalidValue, MissingParameter, Unsupported
 from proxy.core.money import MICRO
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS, Ask, Operation, RoutingWish, Sort
+from proxy.policy.when import MAX_SEED
 
 T = TypeVar("T")
 MaybeText = TypeVar("MaybeText", bound=str | None)
@@ -190,7 +191,7 @@ def build_ask(body: CreateBody, media: tuple[Medium, ...]) -> Ask:
         resolution=_one_of("resolution", body.resolution, RESOLUTIONS),
         aspect_ratio=_one_of("aspect_ratio", body.aspect_ratio, (*ASPECT_RATIOS, "auto")),
         generate_audio=body.generate_audio,
-        seed=_within("seed", body.seed, -(2**63), 2**63 - 1),
+        seed=_within("seed", body.seed, 0, MAX_SEED),
         content_filter=body.content_filter,
         tier=_one_of("tier", body.tier, TIERS),
         web_search=body.web_search,

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -90,10 +91,7 @@ async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:
 
     Raises InvalidApiKey without a good key, PermissionDenied where the key lacks the scope.
     """
-    header = request.headers.get("authorization", "")
-    kind, _, presented = header.partition(" ")
-    if kind.lower() != "bearer" or not presented:
-        presented = request.headers.get("api-key", "")
+    presented = _presented(request.scope["headers"])
     if not presented:
         raise InvalidApiKey("No API key provided. Send it as 'Authorization: Bearer <key>'.")
     keyring: Keyring = request.app.state.keyring
@@ -101,3 +99,12 @@ async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:
     if scope not in caller.scopes:
         raise PermissionDenied(f"This API key lacks the scope '{scope}'.")
     return caller
+
+
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The key that a request shows, empty without one; read from the raw headers, as every request needs it."""
+    shown = {name: value for name, value in headers if name in {b"authorization", b"api-key"}}
+    kind, _, presented = shown.get(b"authorization", b"").partition(b" ")
+    if kind.lower() != b"bearer" or not presented:
+        presented = shown.get(b"api-key", b"")
+    return presented.decode("latin-1")

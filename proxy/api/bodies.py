@@ -12,7 +12,16 @@ from typing import Any, Literal
 import msgspec
 from multipart import parse_options_header
 
-from proxy.api.asks import CREATE_FIELDS, MEDIA_FIELDS, NOT_SOLD, CreateBody, Medium, build_ask, media_of
+from proxy.api.asks import (
+    CREATE_FIELDS,
+    MAX_END_USER_CHARS,
+    MEDIA_FIELDS,
+    NOT_SOLD,
+    CreateBody,
+    Medium,
+    build_ask,
+    media_of,
+)
 from proxy.api.documents import collect, decode, decode_members, read_json, unknown_parameter
 from proxy.api.forms import Form, Node, UploadedFile, coerce, read_multipart, read_urlencoded
 from proxy.core.errors import (
@@ -263,9 +272,13 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
     """By creation time."""
     after: str | None = None
     """Id of the last item of the page before."""
+    end_user_id: str | None = None
+    """Whose videos alone; None: everybody's."""
 
 
-def parse_list_query(limit: str | None, order: str | None, after: str | None) -> ListQuery:
+def parse_list_query(
+    limit: str | None, order: str | None, after: str | None, end_user_id: str | None = None
+) -> ListQuery:
     """Raises InvalidValue with the parameter at fault; whether `after` exists is not asked here."""
     if limit is not None and not (re.fullmatch("[0-9]{1,3}", limit) and int(limit) <= 100):
         raise InvalidValue("'limit' must be a whole number from 0 to 100.", param="limit")
@@ -273,6 +286,11 @@ def parse_list_query(limit: str | None, order: str | None, after: str | None) ->
         raise InvalidValue("'order' must be 'asc' or 'desc'.", param="order")
     if after is not None and not 0 < len(after) <= 128:
         raise InvalidValue("'after' must be the id of a video.", param="after")
+    if end_user_id is not None and not 0 < len(end_user_id) <= MAX_END_USER_CHARS:
+        raise InvalidValue(f"'end_user_id' has 1 to {MAX_END_USER_CHARS} characters.", param="end_user_id")
     return ListQuery(
-        limit=DEFAULT_LIMIT if limit is None else int(limit), order="asc" if order == "asc" else "desc", after=after
+        limit=DEFAULT_LIMIT if limit is None else int(limit),
+        order="asc" if order == "asc" else "desc",
+        after=after,
+        end_user_id=end_user_id,
     )

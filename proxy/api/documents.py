@@ -32,7 +32,17 @@ class Meter:
     def count(self, chunk: bytes) -> None:
         self._read_bytes += len(chunk)
         if self._read_bytes > self._max_bytes:
-            raise PayloadTooLarge(f"The body is larger than the {self._max_bytes} bytes that are accepted here.")
+            raise _too_large(self._max_bytes)
+
+
+def refuse_length(announced: str | None, *, max_bytes: int) -> None:
+    """Raises PayloadTooLarge for a Content-Length beyond `max_bytes`, before anything of the body is read."""
+    if announced is not None and announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than the {max_bytes} bytes that are accepted here.")
 
 
 async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:

@@ -59,7 +59,10 @@ def answer_framework(request: Request[Any, Any, Any], error: HTTPException) -> R
     if error.status_code >= 500:
         return answer_unknown(request, error)
     kind, message = _FRAMEWORK.get(error.status_code, (errors.InvalidValue, "The request could not be read."))
-    return answer_known(request, kind(message))
+    answer = answer_known(request, kind(message))
+    for name, value in (error.headers or {}).items():
+        answer.set_header(name.lower(), value)  # which methods there are, where that was the fault
+    return answer
 
 
 def answer_unknown(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from litestar import Response, get
 
 from proxy.api.auth import authenticate
@@ -12,11 +13,12 @@ from proxy.api.schemas import Abilities, ModelList, ModelObject, ModelPrice, Sec
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import as_datetime
-from proxy.core.errors import ModelNotFound, PriceMissing
+from proxy.core.errors import PriceMissing
 from proxy.core.offer import Offer
 from proxy.core.tenant import Tenant
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.policy.prices import price_in_force
+from proxy.policy.spec import ModelName, read_model
 from proxy.services.house import House
 
 
@@ -25,29 +27,31 @@ async def list_models(request: AnyRequest) -> Response[bytes]:
     """List every model that somebody sells."""
     caller = await authenticate(request, "videos")
     house = house_of(request)
-    return _json(ModelList(data=tuple(_model(house, caller.tenant, name) for name in house.rules.models)))
+    return _json(
+        ModelList(data=tuple(_model(house, caller.tenant, ModelName(model=name)) for name in house.rules.models))
+    )
 
 
 @get("/v1/models/{model_id:path}")
 async def retrieve_model(request: AnyRequest, model_id: str) -> Response[bytes]:
-    """Describe one model, by its name or an alias."""
+    """Describe one model, by any name that a request may call it."""
     caller = await authenticate(request, "videos")
     house = house_of(request)
     asked = model_id.removeprefix("/")
-    name = house.rules.names.get(asked)
-    if name is None:
-        raise ModelNotFound(f"The model '{asked[:80]}' does not exist.", param="model")
-    return _json(_model(house, caller.tenant, name))
+    name = read_model(asked, house.rules)
+    model = _model(house, caller.tenant, name)
+    return _json(model if asked in house.rules.names else msgspec.structs.replace(model, id=asked))
 
 
 def _json(value: Any) -> Response[bytes]:
     return Response(encode(value), media_type="application/json", status_code=200)
 
 
-def _model(house: House, tenant: Tenant, name: str) -> ModelObject:
-    rules = house.rules
-    offers = [offer for offer in rules.by_model.get(name, ()) if rules.accounts[offer.provider].on]
-    starts = [price.starts for offer in rules.by_model.get(name, ()) for price in offer.prices]
+def _model(house: House, tenant: Tenant, called: ModelName) -> ModelObject:
+    rules, name = house.rules, called.model
+    every = [offer for offer in rules.by_model.get(name, ()) if called.pin in {None, offer.provider}]
+    offers = [offer for offer in every if rules.accounts[offer.provider].on]
+    starts = [price.starts for offer in every for price in offer.prices]
     created = datetime.fromisoformat(min(starts)).replace(tzinfo=UTC) if starts else as_datetime(0)
     return ModelObject(
         id=name,

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from proxy.core.attempt import AttemptState
-from proxy.core.offer import PriceBasis
+from proxy.core.offer import ExclusionReason, PriceBasis
 from proxy.core.video import Operation, Status
 
 # Names like `Usage` would say too little beside the core's words, and `object` shadows nothing: the
@@ -170,6 +170,91 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
     object: Literal["list"] = "list"
     data: tuple[ModelObject, ...]
+
+
+class CandidateObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One offer that could make the video, in the order of trying."""
+
+    provider: str | None
+    """None where providers are not exposed, as `offer` and `reason`."""
+    offer: str | None
+    tier: str
+    price_usd: str
+    """What the tenant would pay."""
+    price_basis: PriceBasis
+    expected_seconds: float
+    """From accept to file."""
+    reason: str | None
+    """Why it ranks here."""
+
+
+class ExcludedObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One offer that could not, and the part that it cannot meet."""
+
+    provider: str
+    offer: str
+    reason: ExclusionReason
+    detail: str
+
+
+class QuoteObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What a create would do with the same body."""
+
+    object: Literal["video.quote"] = "video.quote"
+    model: str
+    resolution: str
+    aspect_ratio: str
+    size: str
+    seconds: str
+    generate_audio: bool
+    content_filter: bool
+    tier: str
+    seed: int | None
+    rule: str
+    strategy: str
+    max_attempts: int
+    """So many candidates, the first ones, would be kept."""
+    hold_usd: str
+    changed: dict[str, ChangeObject]
+    candidates: tuple[CandidateObject, ...]
+    excluded: tuple[ExcludedObject, ...]
+    """Empty where providers are not exposed."""
+    budget: None = None
+    warnings: tuple[str, ...] | UnsetType = UNSET
+    """Present only where there is something to warn of."""
+
+
+class TenantObject(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["tenant"] = "tenant"
+    id: str
+    name: str
+    markup: str
+    allow_filter_off: bool
+    require_end_user_id: bool
+    created_at: int
+
+
+class KeyObject(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key; times are Unix seconds."""
+
+    object: Literal["api_key"] = "api_key"
+    id: str
+    tenant: str
+    name: str
+    last4: str
+    scopes: tuple[str, ...]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    last_used_at: int | None
+    key: str | UnsetType = UNSET
+    """The key itself, in the answer that made it and nowhere else."""
+
+
+class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["api_key.revoked"] = "api_key.revoked"
+    deleted: Literal[True] = True
 
 
 class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,6 @@
 """All routes as one ASGI application, with an id and a measure for each request."""
 
 import random
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api import admin, callbacks, failures, health, models, reports, videos
+from proxy.api import admin, callbacks, failures, health, models, openapi, reports, videos
 from proxy.api.auth import Keyring
 from proxy.services.accounts import Registrar
 from proxy.services.house import House
@@ -31,9 +30,16 @@ def build_site(
         *callbacks.ROUTES,
         *admin.ROUTES,
         *health.ROUTES,
+        *openapi.ROUTES,
         *(health.METRICS_ROUTES if with_metrics else ()),
     ]
-    state = {"house": house, "keyring": keyring, "registrar": registrar, "metrics_token": metrics_token}
+    state = {
+        "house": house,
+        "keyring": keyring,
+        "registrar": registrar,
+        "metrics_token": metrics_token,
+        "handlers": tuple(routes),
+    }
     return Measured(_litestar(routes, state), house)
 
 
@@ -58,11 +64,10 @@ def _litestar(routes: Sequence[Any], state: dict[str, Any]) -> Litestar:
 def route_templates() -> dict[str, list[str]]:
     """Every route's template with its methods, for the labels of metrics."""
     templates: dict[str, list[str]] = {}
-    rooms = (videos, models, reports, callbacks, admin, health)
-    for handler in [handler for room in rooms for handler in room.ROUTES] + health.METRICS_ROUTES:
-        for path in handler.paths:
-            template = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
-            templates.setdefault(template, []).extend(sorted(handler.http_methods))
+    rooms = (videos, models, reports, callbacks, admin, health, openapi)
+    handlers = [handler for room in rooms for handler in room.ROUTES] + health.METRICS_ROUTES
+    for method, template, _ in openapi.templates_of(handlers):
+        templates.setdefault(template, []).append(method)
     return templates
 
 

@@ -8,10 +8,12 @@ from litestar import Request, Response, delete, get, head, post
 from litestar.response import Stream
 
 from proxy.api.auth import authenticate
-from proxy.api.bodies import parse_list_query, read_create
+from proxy.api.bodies import CreateRequest, ListQuery, parse_list_query, read_create
+from proxy.api.documents import refuse_length
+from proxy.api.failures import envelope
 from proxy.api.ranges import Portion, Unsatisfiable, Whole, content_headers, not_modified, parse_range, strong_etag
 from proxy.api.schemas import VideoDeleted, video_page
-from proxy.api.views import Look, encode, look_at, own_look, poll_after_ms, show, show_quote
+from proxy.api.views import Look, encode, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
 from proxy.core.errors import InvalidValue, NotFound, Unsupported
 from proxy.core.tenant import Caller
 from proxy.core.video import Footage
@@ -47,6 +49,16 @@ def _unknown_video(video_id: str) -> NotFound:
     return NotFound(f"No video found with id '{video_id[:80]}'.", param="video_id")
 
 
+async def _wish(request: AnyRequest) -> CreateRequest:
+    refuse_length(request.headers.get("content-length"), max_bytes=MAX_BODY_BYTES)
+    return await read_create(
+        request.headers.get("content-type"),
+        request.stream(),
+        max_bytes=MAX_BODY_BYTES,
+        unknown_fields=house_of(request).rules.unknown_fields,
+    )
+
+
 @post("/v1/videos", status_code=200)
 async def create_video(request: AnyRequest) -> Response[bytes]:
     """Accept a video."""
@@ -55,15 +67,12 @@ async def create_video(request: AnyRequest) -> Response[bytes]:
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidValue(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", param="Idempotency-Key")
-    wish = await read_create(
-        request.headers.get("content-type"),
-        request.stream(),
-        max_bytes=MAX_BODY_BYTES,
-        unknown_fields=house.rules.unknown_fields,
-    )
+    wish = await _wish(request)
     accepted = await accept(house, caller, wish.ask, fingerprint=wish.fingerprint, idempotency_key=key)
-    if accepted.fresh:
-        look = Look(video=accepted.video, attempts=[], end_user_id=wish.ask.end_user_id)
+    if accepted.video.deleted_at is not None:
+        raise NotFound("The video that this Idempotency-Key stands for was deleted.", param="Idempotency-Key")
+    if accepted.decision is not None:
+        look = look_at_new(accepted.video, accepted.decision)
     else:
         look = await house.store.read_now(lambda tx: look_at(tx, accepted.video))
     return _video(house, look, wish.warnings)
@@ -74,14 +83,8 @@ async def quote_video(request: AnyRequest) -> Response[bytes]:
     """Tell what a video would cost, and by whom it would be made; buys nothing."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
-    wish = await read_create(
-        request.headers.get("content-type"),
-        request.stream(),
-        max_bytes=MAX_BODY_BYTES,
-        unknown_fields=house.rules.unknown_fields,
-    )
-    shown = show_quote(house, quote(house, caller, wish.ask))
-    return _json(shown | {"warnings": wish.warnings} if wish.warnings else shown)
+    wish = await _wish(request)
+    return _json(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
 
 
 @get("/v1/videos/{video_id:str}")
@@ -101,17 +104,17 @@ async def list_videos(request: AnyRequest) -> Response[bytes]:
     house = house_of(request)
     caller = await authenticate(request, "videos")
     asked = request.query_params
-    query = parse_list_query(asked.get("limit"), asked.get("order"), asked.get("after"))
+    query = parse_list_query(*(asked.get(name) for name in ("limit", "order", "after", "end_user_id")))
 
     def unit(tx: Tx) -> list[Look]:
-        return [look_at(tx, video) for video in _page(tx, caller, query, asked.get("end_user_id"))]
+        return [look_at(tx, video) for video in _page(tx, caller, query)]
 
     looks = await house.store.read(unit)
     shown = tuple(show(house, look) for look in looks[: query.limit])
     return _json(video_page(shown, has_more=len(looks) > query.limit))
 
 
-def _page(tx: Tx, caller: Caller, query: Any, end_user_id: str | None) -> list[Video]:
+def _page(tx: Tx, caller: Caller, query: ListQuery) -> list[Video]:
     """One more than asked for, which tells whether there is a next page."""
     after = None
     if query.after is not None:
@@ -119,8 +122,8 @@ def _page(tx: Tx, caller: Caller, query: Any, end_user_id: str | None) -> list[V
         if after is None or after.tenant_id != caller.tenant.id:
             raise InvalidValue("'after' names no video of yours.", param="after")
     end_user = None
-    if end_user_id is not None:
-        end_user = tenants.surrogate_of(tx, caller.tenant.id, end_user_id)
+    if query.end_user_id is not None:
+        end_user = tenants.surrogate_of(tx, caller.tenant.id, query.end_user_id)
         if end_user is None:
             return []
     if query.limit == 0:
@@ -180,25 +183,30 @@ async def _film(request: AnyRequest, video_id: str) -> tuple[House, Footage]:
     return house, footage
 
 
-def _portion(request: AnyRequest, footage: Footage) -> tuple[Portion, dict[str, str]]:
-    etag = strong_etag(footage.sha256)
-    portion = parse_range(request.headers.get("range"), footage.size_bytes, request.headers.get("if-range"), etag)
+def _headers(footage: Footage, portion: Portion, etag: str) -> dict[str, str]:
     name = footage.key.rsplit("/", 1)[-1]
-    return portion, content_headers(portion, size=footage.size_bytes, etag=etag, media_type="video/mp4", filename=name)
+    return content_headers(portion, size=footage.size_bytes, etag=etag, media_type="video/mp4", filename=name)
 
 
 @get("/v1/videos/{video_id:str}/content")
 async def download_video(request: AnyRequest, video_id: str) -> Response[Any]:
-    """Send the file, or the part of it that is asked for."""
+    """Send the film, or the part of it that is asked for."""
     house, footage = await _film(request, video_id)
-    portion, headers = _portion(request, footage)
-    if not_modified(request.headers.get("if-none-match"), headers["etag"]):
-        return Response(b"", status_code=304, headers={"etag": headers["etag"]})
+    etag = strong_etag(footage.sha256)
+    if not_modified(request.headers.get("if-none-match"), etag):
+        return _not_modified(etag)
+    portion = parse_range(request.headers.get("range"), footage.size_bytes, request.headers.get("if-range"), etag)
+    headers = _headers(footage, portion, etag)
     if isinstance(portion, Unsatisfiable):
-        return Response(b"", status_code=416, headers=headers, media_type="video/mp4")
+        beyond = f"The film has {footage.size_bytes} bytes; the range lies beyond them."
+        return envelope(portion.status, beyond, "invalid_request_error", "Range", InvalidValue.code, headers)
     start, end = (0, footage.size_bytes) if isinstance(portion, Whole) else (portion.start, portion.end)
     pieces = _pieces(house, footage.key, start, end)
     return Stream(pieces, status_code=portion.status, headers=headers, media_type="video/mp4")
+
+
+def _not_modified(etag: str) -> Response[None]:
+    return HeadersOnly(None, status_code=304, headers={"etag": etag, "cache-control": "private, no-transform"})
 
 
 async def _pieces(house: House, key: str, start: int, end: int) -> AsyncIterator[bytes]:
@@ -209,14 +217,16 @@ async def _pieces(house: House, key: str, start: int, end: int) -> AsyncIterator
 
 @head("/v1/videos/{video_id:str}/content")
 async def probe_video(request: AnyRequest, video_id: str) -> Response[None]:
-    """Tell the file's size and hash."""
+    """Tell the film's size and hash. A range means nothing here: it is defined for GET alone."""
     _, footage = await _film(request, video_id)
-    portion, headers = _portion(request, footage)
-    return HeadersOnly(None, status_code=portion.status, headers=headers, media_type="video/mp4")
+    etag = strong_etag(footage.sha256)
+    if not_modified(request.headers.get("if-none-match"), etag):
+        return _not_modified(etag)
+    return HeadersOnly(None, headers=_headers(footage, Whole(), etag), media_type="video/mp4")
 
 
 class HeadersOnly(Response[None]):
-    """The answer to HEAD; Litestar renders `None` for text alone."""
+    """An answer without a body; Litestar renders `None` for text alone."""
 
     def render(self, *_: Any, **__: Any) -> bytes:
         return b""

@@ -1,12 +1,13 @@
 """From our rows to OpenAI's Video object, and to the plan of a quote."""
 
-from typing import Any
-
 import msgspec
 
 from proxy.api.schemas import (
     AttemptObject,
+    CandidateObject,
     ChangeObject,
+    ExcludedObject,
+    QuoteObject,
     RoutingObject,
     UsageObject,
     VideoError,
@@ -15,7 +16,7 @@ from proxy.api.schemas import (
 from proxy.core.attempt import Attempt
 from proxy.core.clock import SECOND_US
 from proxy.core.money import usd_text
-from proxy.core.offer import Candidate, Plan
+from proxy.core.offer import Candidate, Exclusion, Plan
 from proxy.core.video import Footage, Spec
 from proxy.policy.plan import Decision
 from proxy.services.house import House
@@ -32,12 +33,20 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     video: Video
     attempts: list[Attempt]
     end_user_id: str | None
+    spec: Spec
+    plan: Plan
+
+
+def look_at_new(video: Video, decision: Decision) -> Look:
+    """A video that was accepted just now, without reading it back."""
+    spec = decision.spec
+    return Look(video=video, attempts=[], end_user_id=spec.end_user_id, spec=spec, plan=decision.plan)
 
 
 def look_at(tx: Tx, video: Video) -> Look:
     name = None if video.end_user is None else tenants.end_user_name(tx, video.tenant_id, video.end_user)
     attempts = videos.attempts_of(tx, video.id)
-    return Look(video=video, attempts=attempts, end_user_id=name)
+    return Look(video=video, attempts=attempts, end_user_id=name, spec=video.read_spec(), plan=video.read_plan())
 
 
 def own_look(tx: Tx, tenant_id: str, video_id: str) -> Look | None:
@@ -51,7 +60,7 @@ def own_look(tx: Tx, tenant_id: str, video_id: str) -> Look | None:
 def show(house: House, look: Look, warnings: tuple[str, ...] = ()) -> VideoObject:
     """The public Video object."""
     video = look.video
-    spec, plan, footage = video.read_spec(), video.read_plan(), video.read_footage()
+    spec, footage = look.spec, video.read_footage()
     return VideoObject(
         id=video.id,
         model=video.model,
@@ -76,7 +85,7 @@ def show(house: House, look: Look, warnings: tuple[str, ...] = ()) -> VideoObjec
             duration_seconds=None if footage is None else footage.duration_ms / 1000,
             cost_usd=None if video.charged_microusd is None else usd_text(video.charged_microusd),
         ),
-        routing=_routing(house, look, plan),
+        routing=_routing(house, look, look.plan),
         warnings=warnings or msgspec.UNSET,
         sandbox=True if house.sandbox else msgspec.UNSET,
     )
@@ -117,7 +126,7 @@ def _routing(house: House, look: Look, plan: Plan) -> RoutingObject:
         strategy=plan.strategy,
         provider=chosen.provider if exposed and look.attempts else None,
         quoted_usd=usd_text(chosen.quote_microusd),
-        changed={field: ChangeObject(asked=asked, given=given) for field, (asked, given) in plan.changed.items()},
+        changed=_changed(plan),
         attempts=tuple(_attempt(attempt, exposed=exposed) for attempt in look.attempts),
     )
 
@@ -145,53 +154,49 @@ def _attempt(attempt: Attempt, *, exposed: bool) -> AttemptObject:
 
 def poll_after_ms(look: Look) -> int:
     """How long a client may wait before it asks again: a twentieth of the expected time, 1 to 10 s."""
-    expected_s = look.video.read_plan().candidates[0].expected_s
+    expected_s = look.plan.candidates[0].expected_s
     return int(min(10.0, max(1.0, expected_s / 20)) * 1000)
 
 
-def show_quote(house: House, decision: Decision) -> dict[str, Any]:
+def show_quote(house: House, decision: Decision, warnings: tuple[str, ...] = ()) -> QuoteObject:
     """The whole plan: who would make it, at what price, why in this order, and why not the others."""
     spec, plan, exposed = decision.spec, decision.plan, house.rules.expose_providers
-    return {
-        "object": "video.quote",
-        "model": spec.model,
-        "resolution": spec.resolution,
-        "aspect_ratio": spec.aspect_ratio,
-        "size": spec.size,
-        "seconds": "auto" if spec.seconds is None else str(spec.seconds),
-        "generate_audio": spec.generate_audio,
-        "content_filter": spec.content_filter,
-        "tier": spec.tier,
-        "seed": spec.seed,
-        "rule": plan.rule,
-        "strategy": plan.strategy,
-        "max_attempts": plan.fallback.max_attempts,
-        "hold_usd": usd_text(plan.hold_microusd),
-        "changed": {field: {"asked": asked, "given": given} for field, (asked, given) in plan.changed.items()},
-        "candidates": [_shown_candidate(candidate, exposed=exposed) for candidate in plan.candidates],
-        "excluded": [
-            {
-                "provider": excluded.provider,
-                "offer": excluded.offer,
-                "reason": excluded.reason,
-                "detail": excluded.detail,
-            }
-            for excluded in plan.excluded
-        ]
-        if exposed
-        else [],
-        "budget": None,
-    }
+    return QuoteObject(
+        model=spec.model,
+        resolution=spec.resolution,
+        aspect_ratio=spec.aspect_ratio,
+        size=spec.size,
+        seconds=_length(spec, None),
+        generate_audio=spec.generate_audio,
+        content_filter=spec.content_filter,
+        tier=spec.tier,
+        seed=spec.seed,
+        rule=plan.rule,
+        strategy=plan.strategy,
+        max_attempts=plan.fallback.max_attempts,
+        hold_usd=usd_text(plan.hold_microusd),
+        changed=_changed(plan),
+        candidates=tuple(_candidate(candidate, exposed=exposed) for candidate in plan.candidates),
+        excluded=tuple(_excluded(one) for one in plan.excluded) if exposed else (),
+        warnings=warnings or msgspec.UNSET,
+    )
 
 
-def _shown_candidate(candidate: Candidate, *, exposed: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "provider": candidate.provider if exposed else None,
-        "offer": candidate.offer if exposed else None,
-        "tier": candidate.tier,
-        "price_usd": usd_text(candidate.quote_microusd),
-        "price_basis": candidate.basis,
-        "expected_seconds": round(candidate.expected_s, 1),
-        "reason": candidate.reason if exposed else None,
-    }
-    return shown
+def _changed(plan: Plan) -> dict[str, ChangeObject]:
+    return {field: ChangeObject(asked=asked, given=given) for field, (asked, given) in plan.changed.items()}
+
+
+def _candidate(candidate: Candidate, *, exposed: bool) -> CandidateObject:
+    return CandidateObject(
+        provider=candidate.provider if exposed else None,
+        offer=candidate.offer if exposed else None,
+        tier=candidate.tier,
+        price_usd=usd_text(candidate.quote_microusd),
+        price_basis=candidate.basis,
+        expected_seconds=round(candidate.expected_s, 1),
+        reason=candidate.reason if exposed else None,
+    )
+
+
+def _excluded(one: Exclusion) -> ExcludedObject:
+    return ExcludedObject(provider=one.provider, offer=one.offer, reason=one.reason, detail=one.detail)

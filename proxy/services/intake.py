@@ -38,6 +38,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
     video: Video
     fresh: bool
+    decision: Decision | None = None
+    """What was decided, where it is fresh."""
 
 
 def quote(house: House, caller: Caller, ask: Ask) -> Decision:
@@ -65,6 +67,7 @@ async def accept(
         house.metrics.decision(rule=decision.plan.rule, provider=first.provider, reason=decision.plan.strategy)
         _log.info("video.accepted", video=accepted.video.id, tenant=caller.tenant.id, provider=first.provider)
         house.due.set()
+        return msgspec.structs.replace(accepted, decision=decision)
     return accepted
 
 

@@ -181,12 +181,12 @@ async def test_a_file_counts_in_the_fingerprint_by_its_bytes() -> None:
 
 
 async def test_a_number_keeps_every_digit() -> None:
-    text = b'{"prompt": "a", "routing": {"max_price_usd": 123456.123457}, "extra_body": {"seed": 9007199254740993}}'
+    text = b'{"prompt": "a", "routing": {"max_price_usd": 123456.123457}, "extra_body": {"seed": 4294967295}}'
 
     ask = (await create(JSON, text)).ask
 
     assert ask.routing.max_price_microusd == 123_456_123_457
-    assert ask.seed == 9_007_199_254_740_993
+    assert ask.seed == 4_294_967_295
 
 
 async def test_an_uploaded_image_makes_the_operation_and_is_recorded() -> None:

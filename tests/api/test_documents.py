@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.api.documents import collect, decode, decode_members, read_json
+from proxy.api.documents import collect, decode, decode_members, read_json, refuse_length
 from proxy.core.errors import (
     InvalidType,
     InvalidValue,
@@ -62,6 +62,17 @@ class Chunks:
         for chunk in self._chunks:
             self.read += 1
             yield chunk
+
+
+@pytest.mark.parametrize("announced", ["101", "9" * 5000])
+def test_length_beyond_the_limit_is_refused_as_announced(announced: str) -> None:
+    with pytest.raises(PayloadTooLarge):
+        refuse_length(announced, max_bytes=100)
+
+
+@pytest.mark.parametrize("announced", [None, "0", "100", "many", "-1", ""])
+def test_length_within_the_limit_or_unsaid_is_read_and_counted(announced: str | None) -> None:
+    refuse_length(announced, max_bytes=100)
 
 
 def test_good_text_becomes_the_struct() -> None:

@@ -1,0 +1,273 @@
+"""`/openapi.json` and `/docs`: the API's own description, made from the routes at the first request."""
+
+import functools
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from proxy.api.asks import CreateBody
+from proxy.api.schemas import (
+    ErrorEnvelope,
+    KeyObject,
+    KeyRevoked,
+    ModelList,
+    ModelObject,
+    QuoteObject,
+    TenantObject,
+    VideoDeleted,
+    VideoList,
+    VideoObject,
+)
+from proxy.api.videos import AnyRequest
+from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
+from proxy.services.accounts import KeyWish, TenantChange
+from proxy.services.overview import AttemptLine, ProviderLine
+from proxy.services.report import SpendLine
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route takes and answers beside its path."""
+
+    answers: type[msgspec.Struct] | str | None
+    """A Struct as JSON, or a media type; None: nothing but a refusal."""
+    many: bool = False
+    """A list of such Structs in an envelope."""
+    takes: type[msgspec.Struct] | str | None = None
+    forms: bool = False
+    """Takes forms as well as JSON."""
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+_SPEND = ("group_by", "start", "end", "format")
+
+SHAPES: dict[str, Shape] = {
+    "POST /v1/videos": Shape(takes=CreateBody, forms=True, answers=VideoObject, headers=("Idempotency-Key",)),
+    "GET /v1/videos": Shape(answers=VideoList, query=("limit", "order", "after", "end_user_id")),
+    "POST /v1/videos/quote": Shape(takes=CreateBody, forms=True, answers=QuoteObject),
+    "GET /v1/videos/{video_id}": Shape(answers=VideoObject),
+    "DELETE /v1/videos/{video_id}": Shape(answers=VideoDeleted),
+    "POST /v1/videos/{video_id}/cancel": Shape(answers=VideoObject),
+    "GET /v1/videos/{video_id}/content": Shape(
+        answers="video/mp4", query=("variant",), headers=("Range", "If-Range", "If-None-Match")
+    ),
+    "HEAD /v1/videos/{video_id}/content": Shape(answers="video/mp4", query=("variant",), headers=("If-None-Match",)),
+    "POST /v1/videos/{video_id}/remix": Shape(answers=None),
+    "POST /v1/videos/edits": Shape(answers=None),
+    "POST /v1/videos/extensions": Shape(answers=None),
+    "POST /v1/videos/characters": Shape(answers=None),
+    "GET /v1/models": Shape(answers=ModelList),
+    "GET /v1/models/{model_id}": Shape(answers=ModelObject),
+    "GET /v1/spend": Shape(answers=SpendLine, many=True, query=_SPEND),
+    "GET /admin/reports/spend": Shape(answers=SpendLine, many=True, query=(*_SPEND, "tenant")),
+    "GET /admin/tenants": Shape(answers=TenantObject, many=True),
+    "POST /admin/tenants": Shape(takes=TenantChange, answers=TenantObject),
+    "PATCH /admin/tenants/{tenant}": Shape(takes=TenantChange, answers=TenantObject),
+    "GET /admin/keys": Shape(answers=KeyObject, many=True, query=("tenant",)),
+    "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
+    "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
+    "GET /admin/providers": Shape(answers=ProviderLine, many=True),
+    "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),
+    "POST /callbacks/{token}": Shape(takes="application/json", answers="application/json"),
+    "GET /metrics": Shape(answers="text/plain"),
+    "GET /docs": Shape(answers="text/html"),
+}
+"""What is said here of a route is said nowhere else; one that is missing answers JSON of no stated shape."""
+
+WORDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "limit": ("How many at the most.", {"type": "integer"}),
+    "order": ("By time of creation.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+    "after": ("Id of the last item of the page before.", {"type": "string"}),
+    "end_user_id": ("Of this end user alone.", {"type": "string"}),
+    "variant": ("Only the film itself is made.", {"type": "string", "enum": ["video"]}),
+    "group_by": ("A list of tenant, end_user, provider, model, day; separated by commas.", {"type": "string"}),
+    "start": ("First day, UTC; without it the first of this month.", {"type": "string", "format": "date"}),
+    "end": ("Day after the last, UTC; without it tomorrow.", {"type": "string", "format": "date"}),
+    "format": ("How the report is written.", {"type": "string", "enum": ["json", "csv"], "default": "json"}),
+    "tenant": ("Id or name; without it all.", {"type": "string"}),
+    "state": ("State of the attempts.", {"type": "string", "default": "unknown"}),
+    "reason": ("Kept in the admins' log.", {"type": "string"}),
+    "Idempotency-Key": ("The same key and body stand for the same video, for 24 hours.", {"type": "string"}),
+    "Range": ("One range of bytes.", {"type": "string"}),
+    "If-Range": ("The ETag for which the range holds.", {"type": "string"}),
+    "If-None-Match": ("ETags of films that the client has.", {"type": "string"}),
+}
+
+_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/callbacks/{token}")
+"""Where no API key is asked for."""
+
+_ENUMS: dict[str, Sequence[str]] = {
+    "resolution": RESOLUTIONS,
+    "aspect_ratio": (*ASPECT_RATIOS, "auto"),
+    "tier": TIERS,
+}
+
+
+@get("/openapi.json")
+async def openapi(request: AnyRequest) -> Response[bytes]:
+    """Describe this API as OpenAPI 3.1."""
+    return Response(_as_json(request.app.state.handlers), media_type="application/json")
+
+
+@get("/docs")
+async def docs(request: AnyRequest) -> Response[bytes]:
+    """Show the description as a page, which loads nothing from anywhere."""
+    return Response(_as_page(request.app.state.handlers), media_type="text/html")
+
+
+ROUTES: list[Any] = [openapi, docs]
+
+
+def templates_of(handlers: Iterable[HTTPRouteHandler]) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
+    """Method, path and handler of every route, parameters of paths as `{name}`."""
+    for handler in handlers:
+        for path in sorted(handler.paths):
+            for method in sorted(handler.http_methods):
+                yield method, re.sub(r"\{(\w+):\w+\}", r"{\1}", path), handler
+
+
+@functools.cache
+def _as_json(handlers: tuple[HTTPRouteHandler, ...]) -> bytes:
+    return msgspec.json.encode(describe(handlers))
+
+
+def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
+    """The OpenAPI document of these routes."""
+    shapes = [shape for method, path, _ in templates_of(handlers) if (shape := SHAPES.get(f"{method} {path}"))]
+    structs: set[Any] = {kind for shape in shapes for kind in (shape.takes, shape.answers) if isinstance(kind, type)}
+    ordered = sorted({ErrorEnvelope, *structs}, key=lambda kind: str(kind.__name__))
+    _, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    for field, words in _ENUMS.items():
+        schemas["CreateBody"]["properties"][field]["enum"] = [*words, None]
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, handler in templates_of(handlers):
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, handler)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Reelay",
+            "version": version("reelay"),
+            "description": "OpenAI's Videos API before many sellers. Amounts are decimal strings in US dollars.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "responses": {"refused": {"description": "Refused, or failed.", **_content(_ref(ErrorEnvelope))}},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _operation(method: str, path: str, handler: HTTPRouteHandler) -> dict[str, Any]:
+    shape = SHAPES.get(f"{method} {path}", Shape(answers="application/json"))
+    doc = (handler.fn.__doc__ or "").strip()
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
+    for place, names in (("query", shape.query), ("header", shape.headers)):
+        parameters += [
+            {"name": name, "in": place, "description": WORDS[name][0], "schema": WORDS[name][1]} for name in names
+        ]
+    operation: dict[str, Any] = {
+        "operationId": f"{handler.fn.__name__}_{method.lower()}" if len(handler.paths) == 1 else f"{method} {path}",
+        "summary": doc.splitlines()[0],
+        "tags": [path.split("/")[2 if path.startswith("/v1/") else 1]],
+        "parameters": parameters,
+        "responses": {"default": {"$ref": "#/components/responses/refused"}},
+    }
+    if shape.answers is not None:
+        operation["responses"] = {"200": _answer(shape.answers, many=shape.many), **operation["responses"]}
+    if shape.takes is not None:
+        operation["requestBody"] = {"required": True, **_body(shape)}
+    if path in _OPEN:
+        operation["security"] = []
+    return operation
+
+
+def _ref(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def _content(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
+    return {"content": {media_type: {"schema": schema} for media_type in media_types or ("application/json",)}}
+
+
+def _answer(kind: type[msgspec.Struct] | str, *, many: bool) -> dict[str, Any]:
+    if isinstance(kind, str):
+        return {"description": "Done.", **_content({}, kind)}
+    schema = _ref(kind)
+    if many:
+        data = {"type": "array", "items": schema}
+        schema = {"type": "object", "properties": {"object": {"type": "string"}, "data": data}}
+    return {"description": "Done.", **_content(schema)}
+
+
+def _body(shape: Shape) -> dict[str, Any]:
+    if isinstance(shape.takes, str):
+        return _content({}, shape.takes)
+    assert shape.takes is not None, "asked only of routes that take something"
+    forms = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded") if shape.forms else ()
+    return _content(_ref(shape.takes), *forms)
+
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
+    "h2{margin:2em 0 0;font:600 16px ui-monospace,monospace}td{padding:0 1.5em 0 0;vertical-align:top}"
+    "td:first-child{font-family:ui-monospace,monospace}@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}}"
+)
+
+
+@functools.cache
+def _as_page(handlers: tuple[HTTPRouteHandler, ...]) -> bytes:
+    """Plain HTML: each route, what it takes and what it answers."""
+    described = describe(handlers)
+    title = html.escape(f"{described['info']['title']} {described['info']['version']}")
+    parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"]
+    parts.append(f"<p>{html.escape(described['info']['description'])} <a href=/openapi.json>openapi.json</a></p>")
+    for path, item in described["paths"].items():
+        for method, operation in item.items():
+            parts.append(f"<h2>{method.upper()} {html.escape(path)}</h2><p>{html.escape(operation['summary'])}</p>")
+            rows = [(one["name"], one.get("description", one["in"])) for one in operation["parameters"]]
+            parts.append(_table(rows) + _named(operation))
+    parts.append("<h1>Objects</h1>")
+    for name, schema in described["components"]["schemas"].items():
+        parts.append(f'<h2 id="{name}">{name}</h2><p>{html.escape(schema.get("description", ""))}</p>')
+        parts.append(_table([(field, _kind(kind)) for field, kind in schema.get("properties", {}).items()]))
+    return "".join(parts).encode()
+
+
+def _named(operation: dict[str, Any]) -> str:
+    """Which objects go in and come out."""
+    said = []
+    for word, place in (("Takes", operation.get("requestBody")), ("Answers", operation["responses"].get("200"))):
+        if place is not None:
+            media_type, content = next(iter(place["content"].items()))
+            names = re.findall(r"schemas/(\w+)", str(content))
+            said.append(f"{word} " + (f'<a href="#{names[0]}">{names[0]}</a>' if names else media_type))
+    return f"<p>{'. '.join(said) or 'Always refused'}.</p>"
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><td>{html.escape(name)}<td>{html.escape(text)}" for name, text in rows)
+    return f"<table>{cells}</table>" if rows else ""
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """A type in a few words."""
+    if "enum" in schema:
+        return " | ".join("null" if word is None else str(word) for word in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_kind(one) for one in schema["anyOf"])
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}))}" if isinstance(schema.get("items"), dict) else "list"
+    return str(schema.get("type", "anything"))
