@@ -29,7 +29,7 @@ demo: .venv/.ready
 	$(BIN)/reelay demo
 
 test: .venv/.ready .venv-openai-json-era/.ready
-	$(BIN)/pytest -n 2 -m "not long"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
 
 test-all: .venv/.ready .venv-openai-json-era/.ready
 	$(BIN)/pytest -m long

@@ -2,9 +2,10 @@
 
 import structlog
 
+from proxy.services.deliver import discard
 from proxy.services.dispatch import give_up
 from proxy.services.house import House
-from proxy.services.settle import Moved
+from proxy.services.settle import Moved, erased
 from proxy.services.told import tell
 from proxy.store import videos
 from proxy.store.base import Tx
@@ -39,6 +40,8 @@ async def delete(house: House, tenant_id: str, video_id: str) -> bool:
             return None, Moved()
         moved = _stop(tx, video)
         videos.hide(tx, video_id, at=tx.now_us)
+        for attempt in videos.attempts_of(tx, video_id):
+            videos.save_attempt(tx, erased(attempt))
         return video, moved
 
     video, moved = await house.store.write(unit)
@@ -48,7 +51,7 @@ async def delete(house: House, tenant_id: str, video_id: str) -> bool:
     house.due.set()
     footage = video.read_footage()
     if footage is not None:
-        await house.storage.delete(footage.key)
+        await discard(house, footage.key)
     _log.info("video.deleted", video=video_id, tenant=tenant_id)
     return True
 

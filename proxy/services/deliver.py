@@ -12,12 +12,14 @@ from proxy.core.clock import SECOND_US
 from proxy.core.errors import SellerError
 from proxy.core.video import Footage
 from proxy.outside.base import StorageFailed
+from proxy.outside.film import NotAFilm
 from proxy.services import settle
+from proxy.services.asking import fresh_link
 from proxy.services.dispatch import give_up
+from proxy.services.due import leave
 from proxy.services.house import House
 from proxy.services.settle import Moved
 from proxy.services.told import tell
-from proxy.services.watch import fresh_link
 from proxy.store import videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Video
@@ -26,6 +28,8 @@ from proxy.store.work import Claim
 _log = structlog.get_logger("reelay.video")
 
 LONGEST_PAUSE_S = 300.0
+DOUBLINGS_MAX = 9
+"""Of the pause of two seconds; then it is at its longest."""
 
 
 async def deliver(house: House, claim: Claim, video: Video, attempt: Attempt) -> None:
@@ -37,7 +41,7 @@ async def deliver(house: House, claim: Claim, video: Video, attempt: Attempt) ->
     if not video.live:
         await _conclude(house, claim, attempt)
         return
-    key = f"{video.tenant_id}/{video.id}-{attempt.number}.mp4"
+    key = _key(video, attempt)
     begun = time.perf_counter()
     try:
         footage = await _copy(house, attempt, key)
@@ -48,6 +52,11 @@ async def deliver(house: House, claim: Claim, video: Video, attempt: Attempt) ->
         return
     _tell_fetch(house, attempt, "ok", begun)
     await _complete(house, claim, attempt, footage)
+
+
+def _key(video: Video, attempt: Attempt) -> str:
+    """Where the film of this attempt lies, and no other's."""
+    return f"{video.tenant_id}/{video.id}-{attempt.number}.mp4"
 
 
 def _tell_fetch(house: House, attempt: Attempt, outcome: str, begun: float) -> None:
@@ -62,7 +71,11 @@ async def _copy(house: House, attempt: Attempt, key: str) -> Footage:
     trusted = () if desk is None else (urlsplit(desk[0].base_url).hostname or "", *desk[0].asset_hosts)
     async with house.fetcher.open(attempt.link, trusted) as download:
         stored = await house.storage.put(key, download.chunks)
-    measured = await house.storage.measure(key)
+    try:
+        measured = await house.storage.measure(key)
+    except NotAFilm:
+        await house.storage.delete(key)
+        raise
     return Footage(
         key=key,
         size_bytes=stored.size_bytes,
@@ -84,14 +97,22 @@ async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Foota
         elif videos.complete(tx, video.id, attempt.number, footage, at=tx.now_us):
             settle.complete(tx, video, video.read_spec(), now_is, footage, moved)
             moved.ended = "completed"
-            work.done(tx, video.id, 0)
+            leave(tx, video.id)
         work.done(tx, video.id, attempt.number)
         return video, moved
 
     video, moved = await house.store.write(unit)
     tell(house, video, moved)
     if moved.ended != "completed":
-        await house.storage.delete(footage.key)
+        await discard(house, footage.key)
+
+
+async def discard(house: House, key: str) -> None:
+    """Removes a file that nothing refers to any more; one that stays is told to the operators."""
+    try:
+        await house.storage.delete(key)
+    except StorageFailed as exc:
+        _log.error("file.left_behind", key=key, why=str(exc))
 
 
 def _reread(tx: Tx, attempt: Attempt) -> tuple[Video, Attempt]:
@@ -103,8 +124,12 @@ def _reread(tx: Tx, attempt: Attempt) -> tuple[Video, Attempt]:
 
 
 def _billed(video: Video, attempt: Attempt) -> Attempt:
-    """A film that nobody fetched was made all the same: where the seller names no cost, its price counts."""
-    if attempt.cost_microusd is not None:
+    """
+    A film that nobody fetched was made all the same: where the seller names no cost, its price counts.
+
+    Where the seller chose the length too, nobody knows how much that is.
+    """
+    if attempt.cost_microusd is not None or video.read_spec().seconds is None:
         return attempt
     candidate = settle.candidate_of(video.read_plan(), attempt)
     return msgspec.structs.replace(attempt, cost_microusd=candidate.seller_microusd)
@@ -122,6 +147,8 @@ async def _conclude(house: House, claim: Claim, attempt: Attempt) -> None:
 
     video, moved = await house.store.write(unit)
     tell(house, video, moved)
+    # A copy that was finished just before the video ended is nobody's.
+    await discard(house, _key(video, attempt))
 
 
 async def _try_later(house: House, claim: Claim, video: Video, attempt: Attempt) -> None:
@@ -131,7 +158,8 @@ async def _try_later(house: House, claim: Claim, video: Video, attempt: Attempt)
     with suppress(SellerError):
         link = await fresh_link(house, attempt)
     tries = attempt.fetches + 1
-    pause_us = int(min(LONGEST_PAUSE_S, 2.0**tries) * (0.5 + house.chance() / 2) * SECOND_US)
+    pause_s = min(LONGEST_PAUSE_S, 2.0 ** min(tries, DOUBLINGS_MAX))
+    pause_us = int(pause_s * (0.5 + house.chance() / 2) * SECOND_US)
 
     def unit(tx: Tx) -> tuple[Video, Moved]:
         work.check(tx, claim)

@@ -5,6 +5,7 @@ The attempt is written down as `sending` before the call and gets its end after.
 ends: refused, accepted, unknown; only a refusal allows another seller at once.
 """
 
+import asyncio
 import time
 
 import msgspec
@@ -13,13 +14,15 @@ import structlog
 from proxy.core.account import Account
 from proxy.core.attempt import Accepted, Attempt, Order
 from proxy.core.clock import SECOND_US
-from proxy.core.errors import Interrupted, LeaseLost, NotSent, OutcomeUnknown, Refusal, SellerError
+from proxy.core.errors import Interrupted, LeaseLost, NotSent, OutcomeUnknown, Overloaded, Refusal, SellerError
 from proxy.core.offer import Candidate, Offer
 from proxy.policy.fallback import FIND_AT_S, GiveUp, Wait, backoff_s, next_step, poll_interval_s
 from proxy.providers.base import Adapter, Finds
 from proxy.services import settle
+from proxy.services.due import leave
+from proxy.services.heal import adopt, is_free, taken
 from proxy.services.house import House
-from proxy.services.settle import Moved
+from proxy.services.settle import Moved, erased
 from proxy.services.told import tell
 from proxy.store import tenants, videos, work
 from proxy.store.base import Tx
@@ -31,6 +34,9 @@ _log = structlog.get_logger("reelay.attempt")
 LEASE_MARGIN_US = 30 * SECOND_US
 """A lease outlasts the submit by this much, so that nobody else acts while an answer may still come."""
 
+KEEP_AGAIN_S = 0.5
+"""Between two tries to keep an answer that the database would not take."""
+
 
 class Send(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that is written down and may now be sent."""
@@ -41,6 +47,8 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     instead_of: Attempt | None
     """The attempt before it, where this is a fallback."""
+    beside: Attempt | None
+    """An earlier attempt that may have bought too."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,15 +95,12 @@ def _orphan(tx: Tx, house: House, attempt: Attempt) -> Attempt:
 
 def _become_unknown(tx: Tx, house: House, attempt: Attempt, message: str) -> Attempt:
     """To unknown, or to running where a callback has named the seller's id meanwhile."""
-    if attempt.seller_id is not None:
-        attempt = msgspec.structs.replace(attempt, state="running", accepted_at=tx.now_us)
-        videos.start(tx, attempt.video_id)
-        work.ensure(tx, attempt.video_id, attempt.number, tx.now_us)
-    else:
-        attempt = msgspec.structs.replace(attempt, state="unknown", message=message)
-        desk = house.desk(attempt.provider)
-        if desk is not None and isinstance(desk[1], Finds):
-            work.ensure(tx, attempt.video_id, attempt.number, attempt.started_at + FIND_AT_S[0] * SECOND_US)
+    if attempt.seller_id is not None and adopt(tx, attempt, attempt.seller_id):
+        return taken(attempt, attempt.seller_id, at=tx.now_us)
+    attempt = msgspec.structs.replace(attempt, state="unknown", message=message)
+    desk = house.desk(attempt.provider)
+    if desk is not None and isinstance(desk[1], Finds):
+        work.ensure(tx, attempt.video_id, attempt.number, attempt.started_at + FIND_AT_S[0] * SECOND_US)
     videos.save_attempt(tx, attempt)
     return attempt
 
@@ -124,7 +129,7 @@ def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = 
     after = videos.by_id(tx, video.id)
     assert after is not None, "it was there a moment ago"
     if settle.close(tx, after, moved):
-        work.done(tx, video.id, 0)
+        leave(tx, video.id)
     for attempt in videos.attempts_of(tx, video.id):
         if attempt.state in {"running", "done"}:
             work.nudge(tx, video.id, attempt.number)
@@ -169,6 +174,7 @@ def _begin(
         candidate=candidate,
         order=_order(tx, house, video, attempt, candidate, desk[0]),
         instead_of=attempts[-1] if attempts else None,
+        beside=next((one for one in attempts if one.state in {"unknown", "lost"}), None),
     )
 
 
@@ -216,7 +222,8 @@ async def _submit(house: House, send: Send) -> Accepted | Refusal | OutcomeUnkno
     """The one place that buys. Never raises what a seller or the network does."""
     provider, timeout_s = send.candidate.provider, send.candidate.submit_timeout_s
     desk = house.desk(provider)
-    assert desk is not None, "it was there when the attempt was written, and rules change between steps only"
+    if desk is None:
+        return Refusal("account", "not sent: the provider was switched off just now", cost_microusd=0)
     account, adapter = desk
     lease_until = send.attempt.started_at + int(timeout_s * SECOND_US) + 2 * LEASE_MARGIN_US
     if house.clock() + timeout_s * SECOND_US + LEASE_MARGIN_US > lease_until:
@@ -225,8 +232,8 @@ async def _submit(house: House, send: Send) -> Accepted | Refusal | OutcomeUnkno
     if send.instead_of is not None and send.instead_of.offer != send.attempt.offer:
         reason = send.instead_of.failure_kind or send.instead_of.state
         house.metrics.fallback(from_provider=send.instead_of.provider, to_provider=provider, reason=reason)
-        if send.instead_of.state in {"unknown", "lost"}:
-            house.metrics.double_submit_possible(provider=send.instead_of.provider)
+    if send.beside is not None:
+        house.metrics.double_submit_possible(provider=send.beside.provider)
     begun = time.perf_counter()
     end = await _exchange(house, account, adapter, send.order, timeout_s)
     outcome: str = end.kind if isinstance(end, Refusal) else "ok" if isinstance(end, Accepted) else "unknown"
@@ -261,7 +268,14 @@ async def _exchange(
 async def _record(house: House, send: Send, claim: Claim, end: Accepted | Refusal | OutcomeUnknown) -> None:
     """What the seller answered is evidence and is kept, whoever holds the lease by now."""
     chance = house.chance()
-    moved = await house.store.write(lambda tx: _keep(tx, house, send, claim, end, chance))
+    while True:
+        try:
+            moved = await house.store.write(lambda tx: _keep(tx, house, send, claim, end, chance))
+            break
+        except Overloaded as exc:
+            # Nobody else has heard this answer: a disk that is full for a while must not lose it.
+            _log.error("answer.not_kept", video=send.video.id, attempt=send.attempt.number, why=str(exc))
+            await asyncio.sleep(KEEP_AGAIN_S)
     tell(house, send.video, moved)
     house.due.set()
 
@@ -274,46 +288,58 @@ def _keep(
     attempts = videos.attempts_of(tx, send.video.id)
     assert video is not None, "videos are never removed"
     attempt = attempts[send.attempt.number - 1]
+    running = False
     if isinstance(end, Accepted):
-        _keep_accepted(tx, house, video, send, attempt, end, chance)
+        running = _keep_accepted(tx, house, video, send, attempt, end, chance)
     elif isinstance(end, Refusal):
-        _keep_refused(tx, video, attempts, attempt, end, chance, moved)
+        _keep_refused(tx, house, video, attempts, attempt, end, chance, moved)
     elif attempt.state == "sending":
         _become_unknown(tx, house, attempt, str(end))
-    _let_go(tx, video, claim, accepted=isinstance(end, Accepted))
+    if video.deleted_at is not None:
+        videos.save_attempt(tx, erased(videos.attempts_of(tx, video.id)[attempt.number - 1]))
+    _let_go(tx, video, claim, running=running)
     return moved
 
 
 def _keep_accepted(
     tx: Tx, house: House, video: Video, send: Send, attempt: Attempt, end: Accepted, chance: float
-) -> None:
-    holder = videos.attempt_by_seller_id(tx, attempt.provider, end.seller_id)
-    if holder is not None and (holder.video_id, holder.number) != (attempt.video_id, attempt.number):
-        _become_unknown(tx, house, attempt, "The provider answered with an id that belongs to another order.")
-        return
-    if attempt.state not in {"sending", "unknown"}:
-        return  # a callback named the id first, and the poll has moved on
-    after_s = poll_interval_s(send.candidate.expected_s, chance)
-    attempt = msgspec.structs.replace(
-        attempt,
-        state="running",
-        seller_id=end.seller_id,
-        accepted_at=tx.now_us,
-        message=None,
+) -> bool:
+    """Whether it is followed from now on."""
+    if not is_free(tx, attempt, end.seller_id):
+        if attempt.state == "sending":
+            _become_unknown(tx, house, attempt, "The provider answered with an id that belongs to another order.")
+        return False
+    if attempt.state not in {"sending", "unknown", "refused"}:
+        return True  # a callback named the id first, and the poll has moved on
+    running = msgspec.structs.replace(
+        taken(attempt, end.seller_id, at=tx.now_us),
         cost_microusd=end.cost_microusd,
         cost_stated=int(end.cost_microusd is not None),
     )
-    videos.save_attempt(tx, attempt)
+    videos.save_attempt(tx, running)
     videos.start(tx, video.id)
+    after_s = poll_interval_s(send.candidate.expected_s, chance)
     due_at = tx.now_us + int(after_s * SECOND_US) if video.live else tx.now_us
     work.ensure(tx, video.id, attempt.number, due_at)
+    return True
 
 
 def _keep_refused(
-    tx: Tx, video: Video, attempts: list[Attempt], attempt: Attempt, end: Refusal, chance: float, moved: Moved
+    tx: Tx,
+    house: House,
+    video: Video,
+    attempts: list[Attempt],
+    attempt: Attempt,
+    end: Refusal,
+    chance: float,
+    moved: Moved,
 ) -> None:
+    if attempt.state == "sending" and attempt.seller_id is not None:
+        # A callback has named the seller's id: whoever refused, the order had arrived.
+        _become_unknown(tx, house, attempt, str(end))
+        return
     if attempt.state not in {"sending", "unknown"}:
-        return  # a callback named the seller's id: it was taken after all
+        return
     sends = sum(1 for other in attempts if other.offer == attempt.offer)
     wait_s = end.retry_after_s if end.retry_after_s is not None else backoff_s(sends, chance)
     attempt = msgspec.structs.replace(
@@ -329,8 +355,10 @@ def _keep_refused(
     settle.conclude(tx, video, attempt, moved, finished=False)
 
 
-def _let_go(tx: Tx, video: Video, claim: Claim, *, accepted: bool) -> None:
+def _let_go(tx: Tx, video: Video, claim: Claim, *, running: bool) -> None:
     try:
-        work.again(tx, claim, video.deadline_at if accepted and video.live else tx.now_us)
+        work.again(tx, claim, video.deadline_at if running and video.live else tx.now_us)
     except LeaseLost:
         _log.warning("lease.lost", video=video.id, attempt=claim.attempt_no)
+        # Whoever holds it now decided without this answer.
+        work.nudge(tx, video.id, 0)

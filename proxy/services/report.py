@@ -54,6 +54,8 @@ def read_query(
     odd = [word for word in groups if word not in ledger.GROUPS]
     if odd or len(set(groups)) != len(groups):
         raise InvalidValue(f"'group_by' is a list of {', '.join(ledger.GROUPS)}.", param="group_by")
+    if tenant_id is None and "end_user" in groups and "tenant" not in groups:
+        groups = ("tenant", *groups)  # two tenants may each have somebody of the same name
     today = datetime.fromtimestamp(now_us / SECOND_US, UTC).date()
     first = _day("start", start) if start else today.replace(day=1)
     last = _day("end", end) if end else today + timedelta(days=1)

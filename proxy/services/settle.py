@@ -83,7 +83,8 @@ def conclude(tx: Tx, video: Video, attempt: Attempt, moved: Moved, *, finished: 
     who = bearer(video.status, video.error_code, finished=finished, bill_failed_attempts=plan.bill_failed_attempts)
     if who == "tenant" and video.hold != "held":
         who = "absorbed:unknown"
-    videos.save_attempt(tx, msgspec.structs.replace(attempt, bearer=who))
+    attempt = msgspec.structs.replace(attempt, bearer=who)
+    videos.save_attempt(tx, attempt if video.deleted_at is None else erased(attempt))
     cost = attempt.cost_microusd
     if cost is not None:
         moved.costs.append(SellerCost(attempt.provider, _outcome(who, finished=finished), cost))
@@ -93,6 +94,11 @@ def conclude(tx: Tx, video: Video, attempt: Attempt, moved: Moved, *, finished: 
         moved.absorbed.append((who.removeprefix("absorbed:"), cost))
     if not video.live and video.hold == "held":
         close(tx, video, moved)
+
+
+def erased(attempt: Attempt) -> Attempt:
+    """Without the seller's own words and link, which tell of what its customer has deleted."""
+    return msgspec.structs.replace(attempt, message=None, link=None)
 
 
 def _outcome(who: str, *, finished: bool) -> CostOutcome:
@@ -118,9 +124,15 @@ def close(tx: Tx, video: Video, moved: Moved) -> bool:
     else:
         refers_to = ledger.entry_id(video.id, 0, "hold")
         entry = msgspec.structs.replace(_entry(video, plan, "void", 0, tx.now_us), refers_to=refers_to)
+        _end_hold(tx, video, "void", 0)
         ledger.write_many(tx, [(entry, ledger.void_postings(video.tenant_id, video.hold_microusd))])
-        videos.settle(tx, video.id, "void", 0)
     return True
+
+
+def _end_hold(tx: Tx, video: Video, end: Literal["posted", "void"], charged_microusd: int) -> None:
+    """Raises RuntimeError for a hold that has ended: it undoes the unit, and so the second charge."""
+    if not videos.settle(tx, video.id, end, charged_microusd):
+        raise RuntimeError(f"the hold of {video.id} has ended before")
 
 
 def _may_be_billed(attempts: Sequence[Attempt], *, late: bool) -> bool:
@@ -174,8 +186,8 @@ def _post(tx: Tx, video: Video, plan: Plan, lines: Sequence[_Line], moved: Moved
         moved.charged_microusd += line.charge_microusd
         if line.overrun_microusd:
             moved.absorbed.append(("overrun", line.overrun_microusd))
+    _end_hold(tx, video, "posted", sum(line.charge_microusd for line in lines))
     ledger.write_many(tx, entries)
-    videos.settle(tx, video.id, "posted", sum(line.charge_microusd for line in lines))
 
 
 def _entry(

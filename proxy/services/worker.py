@@ -1,6 +1,7 @@
 """Claims due work and gives it to the service it belongs to, until it is told to stop."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -26,6 +27,8 @@ IDLE_S = 1.0
 """How long to sleep at the most: another process may have made something due."""
 SHORTEST_NAP_S = 0.02
 """Between two claims, so that what is due within it is claimed together."""
+EACH_TURN = 25
+"""Pieces begun between two naps: more would make the requests of the same process wait for them."""
 
 _Taken = tuple[Claim, Video | None, Attempt | None]
 
@@ -40,14 +43,19 @@ class Worker:
         """Pieces of work under way at once."""
         self._under_way: dict[asyncio.Task[None], Claim] = {}
         self._stopping = asyncio.Event()
+        self._resting = asyncio.Event()
+        """Nothing more is claimed."""
+        self._resting.set()
 
     async def run(self) -> None:
-        """Until `stop`; then waits for what is under way."""
+        """Until `stop`."""
+        self._resting.clear()
         renewal = asyncio.create_task(self._renew())
         try:
             while not self._stopping.is_set():
-                await self._turn()
+                await self._turn_safely()
         finally:
+            self._resting.set()
             renewal.cancel()
             with suppress(asyncio.CancelledError):
                 await renewal
@@ -56,26 +64,56 @@ class Worker:
         """Claims nothing more, lets what is under way finish, then lets go of the rest."""
         self._stopping.set()
         self._house.due.set()
+        # A claim on its way to the database now still brings work, which must not be cut off half done.
+        await self._resting.wait()
         if self._under_way:
             await asyncio.wait(list(self._under_way), timeout=grace_s)
-        for task in list(self._under_way):
+        rest = dict(self._under_way)
+        for task in rest:
             task.cancel()
-        if self._under_way:
-            await asyncio.wait(list(self._under_way), timeout=5)
+        if rest:
+            await asyncio.wait(rest, timeout=5)
+        await self._let_go(list(rest.values()))
+
+    async def _let_go(self, claims: Sequence[Claim]) -> None:
+        """Leaves to others what was claimed here; a submit that was cut off is of unknown end to them."""
+
+        def unit(tx: Tx) -> None:
+            for claim in claims:
+                with suppress(LeaseLost):
+                    work.again(tx, claim, tx.now_us)
+
+        if not claims:
+            return
+        try:
+            await self._house.store.write(unit)
+        except Overloaded as exc:
+            _log.warning("leases.not_returned", why=str(exc))
+
+    async def _turn_safely(self) -> None:
+        try:
+            await self._turn()
+        except Exception:  # noqa: BLE001 - a worker that ended here would leave every video where it is
+            _log.exception("turn.broke")
+            await asyncio.sleep(IDLE_S)
 
     async def _turn(self) -> None:
         self._house.due.clear()
-        room = self._most - len(self._under_way)
+        room = min(EACH_TURN, self._most - len(self._under_way))
         try:
             taken = await self._claim(room) if room else []
         except Overloaded as exc:
             _log.warning("claim.failed", why=str(exc))
             taken = []
+        if self._stopping.is_set():
+            await self._let_go([claim for claim, _, _ in taken])
+            return
         for piece in taken:
             task = asyncio.create_task(self._do(piece))
             self._under_way[task] = piece[0]
             task.add_done_callback(lambda done: self._under_way.pop(done, None))
-        await self._sleep(full=len(taken) == room)
+        await asyncio.sleep(SHORTEST_NAP_S)
+        await self._sleep()
 
     async def _claim(self, room: int) -> list[_Taken]:
         # Looking first costs a read; claiming what is not there would cost a commit.
@@ -83,13 +121,15 @@ class Worker:
             return []
         return await self._house.store.write(lambda tx: _take(tx, self._owner, room))
 
-    async def _sleep(self, *, full: bool) -> None:
-        if full and self._under_way:
+    async def _sleep(self) -> None:
+        if len(self._under_way) >= self._most:
             await asyncio.wait(list(self._under_way), return_when=asyncio.FIRST_COMPLETED, timeout=IDLE_S)
             return
         next_due = await self._house.store.read_now(work.next_due)
         pause_s = IDLE_S if next_due is None else (next_due - self._house.clock()) / SECOND_US
-        pause_s = min(IDLE_S, max(SHORTEST_NAP_S, pause_s))
+        pause_s = min(IDLE_S, pause_s)
+        if pause_s <= 0:
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._house.due.wait(), pause_s)
 
@@ -122,9 +162,12 @@ class Worker:
             await asyncio.sleep(RENEW_EVERY_S)
             still = set(self._under_way.values())
             old = [claim for claim in held if claim in still and claim.attempt_no]
-            if old:
-                with suppress(Overloaded):
-                    await self._house.store.write(lambda tx, old=old: work.extend(tx, old, lease_us=LEASE_US))  # type: ignore[misc]  # the default binds this turn's list
+            if not old:
+                continue
+            try:
+                await self._house.store.write(lambda tx, old=old: work.extend(tx, old, lease_us=LEASE_US))  # type: ignore[misc]  # the default binds this turn's list
+            except Overloaded as exc:
+                _log.warning("leases.not_renewed", why=str(exc))
 
 
 def _take(tx: Tx, owner: str, room: int) -> list[_Taken]:

@@ -192,20 +192,26 @@ def spend(tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int,
     ]
 
 
+_WENT_AT = func.coalesce(attempts.c.ended_at, attempts.c.started_at)
+_OVER = or_(
+    attempts.c.state.in_(["refused", "failed", "unknown", "lost"]),
+    and_(attempts.c.state == "done", attempts.c.bearer.is_not(None)),  # a film still being copied has its price to come
+)
 _UNKNOWN_COSTS = Statement(
     select(
         videos.c.tenant_id,
         end_users.c.name,
         attempts.c.provider,
         videos.c.model,
-        attempts.c.ended_at // _DAY_US,
+        _WENT_AT // _DAY_US,
     )
     .join(videos, videos.c.id == attempts.c.video_id)
     .outerjoin(end_users, and_(end_users.c.tenant_id == videos.c.tenant_id, end_users.c.surrogate == videos.c.end_user))
     .where(
         attempts.c.cost_microusd.is_(None),
-        attempts.c.ended_at >= bindparam("start"),
-        attempts.c.ended_at < bindparam("end"),
+        _OVER,
+        _WENT_AT >= bindparam("start"),
+        _WENT_AT < bindparam("end"),
         or_(bindparam("tenant_id", type_=Text).is_(None), videos.c.tenant_id == bindparam("tenant_id")),
     )
 )
@@ -214,7 +220,7 @@ _UNKNOWN_COSTS = Statement(
 def unknown_costs(
     tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int, end: int
 ) -> dict[tuple[str | None, ...], int]:
-    """How many ended attempts have an unknown cost, by the same groups."""
+    """How many attempts that ended, or of which nobody knows, have an unknown cost, by the same groups."""
     counts: dict[tuple[str | None, ...], int] = {}
     for row in tx.rows(_UNKNOWN_COSTS, tenant_id=tenant_id, start=start, end=end):
         named = dict(zip(GROUPS, row, strict=True))
