@@ -3,48 +3,52 @@
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-import msgspec
 import rich_click as click
 
-from proxy.core.errors import ReelayError
-from proxy.settings import Settings, read_settings, with_files
+from proxy import verbs
+from proxy.core.errors import ConfigError, ReelayError
+from proxy.settings import WithFiles, read_settings
+from proxy.verbs import SANDBOX
 
 T = TypeVar("T")
 
-ACTOR = "cli"
-"""Who the admins' log names for what is done here."""
 
-
-class _OneLine(click.RichGroup):
-    """Turns our own errors into one line and exit 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ReelayError as exc:
-            click.echo(f"reelay: {exc}", err=True)
-            sys.exit(2)
-
-
-@click.group(cls=_OneLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reelay")
-def main() -> None:
+def reelay() -> None:
     """One video API before many sellers, on a bill that can be trusted."""
 
 
-_sandbox = click.option("--sandbox", is_flag=True, help="Use the sandbox's own files.")
-_json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main() -> None:
+    """The command line; whatever is wrong is one line."""
+    try:
+        sys.exit(reelay.main(prog_name="reelay", standalone_mode=False))
+    except ReelayError as exc:
+        _give_up(str(exc))
+    except click.UsageError as exc:
+        asked = exc.ctx.command_path if exc.ctx else "reelay"
+        _give_up(f"{exc.format_message()} See `{asked} --help`.")
+    except click.ClickException as exc:
+        _give_up(exc.format_message())
+    except click.Abort:
+        click.echo("reelay: stopped", err=True)
+        sys.exit(130)
+
+
+def _give_up(why: str) -> NoReturn:
+    click.echo(f"reelay: {' '.join(why.split())}", err=True)
+    sys.exit(2)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-@main.command()
+@reelay.command()
 @click.option("--sandbox", is_flag=True, help="Simulate every seller; no money is spent.")
 def serve(sandbox: bool) -> None:
     """Serve the API and work off what is due, until SIGTERM."""
@@ -56,28 +60,39 @@ def serve(sandbox: bool) -> None:
     uvloop.run(run(settings, os.environ, sandbox=sandbox))
 
 
-@main.command()
-@_sandbox
+@reelay.command()
+@SANDBOX
 def migrate(sandbox: bool) -> None:
-    """Bring the database to this version's schema."""
+    """Bring the database to this version's schema; a server does so by itself when it starts."""
+    from proxy.opening import prepare_database  # noqa: PLC0415
     from proxy.store import migrations  # noqa: PLC0415
 
-    path = read_settings(os.environ, sandbox=sandbox).database_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    migrations.migrate(path)
+    path = prepare_database(read_settings(os.environ, sandbox=sandbox))
     click.echo(f"{path} is at schema {migrations.HEAD}.")
 
 
-@main.command()
+@reelay.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> None:
-    """Check the rules: every mistake with its line, every doubt as a warning."""
-    from proxy.app import read_rules  # noqa: PLC0415
+    """
+    Check the rules: every mistake with its line, every doubt as a warning.
 
-    path = file or read_settings(os.environ).rules
-    rules = read_rules(path, with_files(os.environ))
+    FILE is REELAY_RULES unless given. Where there is a database, a provider that is still owed attempts must
+    be in the rules.
+    """
+    from proxy.opening import read_rules, vanished_in  # noqa: PLC0415
+
+    settings = read_settings(os.environ)
+    path = file or settings.rules
+    rules = read_rules(path, WithFiles(os.environ))
     for warning in rules.warnings:
         click.echo(f"warning: {warning}")
+    vanished = _run(vanished_in(settings, rules))
+    if vanished:
+        raise ConfigError(
+            f"{path}: attempts are still owed to {', '.join(vanished)}, which the rules name no more; "
+            "put it back with `enabled: false` until they are over"
+        )
     on = [account.name for account in rules.accounts.values() if account.on]
     click.echo(
         f"{path}: {len(rules.rules)} rules, {len(rules.offers)} offers, {len(rules.models)} models; "
@@ -85,14 +100,84 @@ def check(file: Path | None) -> None:
     )
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8090, show_default=True)
-@click.option("--folder", default="data/sandbox-sellers", show_default=True, type=click.Path(path_type=Path))
-@click.option("--speed", default=40.0, show_default=True, help="How many times faster than real sellers.")
+@reelay.command()
+@click.option("--live", metavar="PROVIDER", help="Buy one short film there, and check what is assumed of its wire.")
+@click.option("--max-usd", default="1", show_default=True, help="With --live: refuse what may cost more.")
+@click.option("--yes", is_flag=True, help="With --live: do not ask before buying.")
+@click.option("--out", type=click.Path(path_type=Path), help="With --live: keep the film here.")
+def doctor(live: str | None, max_usd: str, yes: bool, out: Path | None) -> None:
+    """
+    Check settings, rules, database, storage, disk and providers; exit 1 where something fails.
+
+    Nothing is bought, unless --live says so: then one order of 4 seconds, at the provider's smallest size and
+    lowest price, is sent once. It appears in no ledger and on no tenant's bill.
+    """
+    if live is not None:
+        _doctor_live(live, max_usd, yes=yes, out=out)
+        return
+    from proxy.checkup import checkup  # noqa: PLC0415
+
+    async def run() -> bool:
+        well = True
+        async for finding in checkup(os.environ):
+            colour = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.verdict]
+            click.echo(f"{click.style(f'{finding.verdict:4}', fg=colour)}  {finding.subject}: {finding.detail}")
+            well = well and finding.verdict != "fail"
+        return well
+
+    if not _run(run()):
+        sys.exit(1)
+
+
+def _doctor_live(provider: str, max_usd: str, *, yes: bool, out: Path | None) -> None:
+    from proxy.checkup import prepare_trial, run_trial  # noqa: PLC0415
+    from proxy.core.money import usd_text  # noqa: PLC0415
+
+    trial = prepare_trial(os.environ, provider, max_usd, out)
+    bought, spec = trial.purchase, trial.purchase.spec
+    click.echo(
+        f"One order of {bought.offer.id}: {spec.seconds} s, {spec.resolution}, {spec.aspect_ratio}; "
+        f"${usd_text(bought.price_microusd)} by the catalogue, held to cost up to ${usd_text(bought.at_most_microusd)}."
+    )
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("nobody is here to ask; --yes buys without asking")
+        click.confirm("Buy it, for real money?", abort=True)
+    report = _run(run_trial(trial, click.echo))
+    click.echo(report.ended.sentence)
+    for fact, seen in report.judged:
+        colour = {"confirmed": "green", "broken": "red", "not seen": "yellow"}[seen.verdict]
+        detail = f" ({seen.detail})" if seen.detail else ""
+        click.echo(f"{click.style(f'{seen.verdict:9}', fg=colour)}  {fact.says}{detail}")
+    if not report.good:
+        sys.exit(1)
+
+
+@reelay.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--folder",
+    default="data/sandbox-sellers",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where clips and books are kept over a restart.",
+)
+@click.option(
+    "--speed",
+    default=40.0,
+    show_default=True,
+    type=click.FloatRange(0, 1e6, min_open=True),
+    help="How many times faster than real sellers.",
+)
 @click.option("--ready-made-clip", is_flag=True, help="Answer everything with one small clip, for measurements.")
 def sandbox(host: str, port: int, folder: Path, speed: float, ready_made_clip: bool) -> None:
-    """Run the simulated sellers alone; point a provider's base_url at them."""
+    """
+    Run the simulated sellers alone; point a provider's base_url at them.
+
+    Each stands below its adapter's name: http://127.0.0.1:8090/ADAPTER. Their books, and failures on demand, are
+    under /admin.
+    """
     from proxy.simulator.app import serve_sandbox  # noqa: PLC0415
 
     async def run() -> None:
@@ -102,7 +187,10 @@ def sandbox(host: str, port: int, folder: Path, speed: float, ready_made_clip: b
             click.echo(f"Simulated sellers at {origin}; books at {origin}/admin/books")
             await _until_signal()
 
-    _run(run())
+    try:
+        _run(run())
+    except OSError as exc:
+        raise ConfigError(f"the sellers cannot be started at {host}:{port} in {folder}: {exc.strerror}") from exc
 
 
 async def _until_signal() -> None:
@@ -114,196 +202,17 @@ async def _until_signal() -> None:
     await stop.wait()
 
 
-@main.command()
-@click.option("--out", default="demo.mp4", show_default=True, type=click.Path(path_type=Path))
+@reelay.command()
+@click.option(
+    "--out", default="demo.mp4", show_default=True, type=click.Path(path_type=Path), help="Where the film goes."
+)
 @click.argument("prompt", default='A paper boat sails a rain-swept street. A child says: "Go!"')
 def demo(out: Path, prompt: str) -> None:
     """Make one video in a sandbox of its own: the plan, the progress, the bill and the file."""
     from proxy.demo import run  # noqa: PLC0415
 
-    _run(run(prompt, out))
+    _run(run(prompt, out, os.environ))
 
 
-def _with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) -> T:
-    """Runs against the database, beside a server that may have it open."""
-    from proxy.app import open_store  # noqa: PLC0415
-
-    settings = read_settings(os.environ, sandbox=sandbox)
-
-    async def run() -> T:
-        async with open_store(settings) as store:
-            return await work(store, settings)
-
-    return _run(run())
-
-
-def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
-    from proxy.app import registrar  # noqa: PLC0415
-
-    return _with_store(sandbox, lambda store, settings: work(registrar(store, settings)))
-
-
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
-        return
-    if not rows:
-        click.echo("none")
-        return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(*rows[0], box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
-
-
-# Tenants and keys
-
-
-@main.group()
-def tenants() -> None:
-    """Teams that are billed."""
-
-
-@tenants.command("list")
-@_sandbox
-@_json_output
-def tenants_list(sandbox: bool, as_json: bool) -> None:
-    """List them, the oldest first."""
-    from proxy.api.admin import shown_tenant  # noqa: PLC0415
-
-    found = _registered(sandbox, lambda registrar: registrar.tenants())
-    _print_rows([shown_tenant(tenant) for tenant in found], as_json=as_json)
-
-
-_tenant_options = [
-    click.option("--markup", help='Ratio on the seller\'s price: "0.15" is 15 %.'),
-    click.option("--allow-filter-off/--no-filter-off", default=None, help="May ask for content_filter: false."),
-    click.option("--require-end-user-id/--no-end-user-id", default=None, help="Must name an end user."),
-    click.option("--reason", help="Kept in the admins' log."),
-]
-
-
-def _with_tenant_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_tenant_options):
-        command = option(command)
-    return command
-
-
-@tenants.command("create")
-@click.argument("name")
-@_with_tenant_options
-@_sandbox
-def tenants_create(name: str, sandbox: bool, **wish: Any) -> None:
-    """Make a tenant and print its id."""
-    from proxy.services.accounts import TenantChange  # noqa: PLC0415
-
-    change = TenantChange(name=name, **wish)
-    tenant = _registered(sandbox, lambda registrar: registrar.create_tenant(ACTOR, change))
-    click.echo(tenant.id)
-
-
-@tenants.command("change")
-@click.argument("tenant")
-@click.option("--name", help="A new name.")
-@_with_tenant_options
-@_sandbox
-def tenants_change(tenant: str, sandbox: bool, **wish: Any) -> None:
-    """Change a tenant, named by id or name."""
-    from proxy.services.accounts import TenantChange  # noqa: PLC0415
-
-    change = TenantChange(**wish)
-    _registered(sandbox, lambda registrar: registrar.change_tenant(ACTOR, tenant, change))
-
-
-@main.group()
-def keys() -> None:
-    """API keys of tenants."""
-
-
-@keys.command("create")
-@click.option("--tenant", default="default", show_default=True, help="Id or name.")
-@click.option("--name", default="", help="What the key is for.")
-@click.option("--scope", "scopes", multiple=True, default=("videos",), show_default=True, help="videos, reports, admin")
-@click.option("--expires-at", type=int, help="Unix seconds.")
-@click.option("--reason", help="Kept in the admins' log.")
-@_sandbox
-def keys_create(sandbox: bool, **wish: Any) -> None:
-    """Make a key and print it, this once."""
-    from proxy.services.accounts import KeyWish  # noqa: PLC0415
-
-    made = _registered(sandbox, lambda registrar: registrar.create_key(ACTOR, KeyWish(**wish)))
-    click.echo(made.key)
-
-
-@keys.command("list")
-@click.option("--tenant", help="Id or name; all without it.")
-@_sandbox
-@_json_output
-def keys_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
-    """List keys by id; the keys themselves are kept nowhere."""
-    from proxy.api.admin import shown_key  # noqa: PLC0415
-
-    found = _registered(sandbox, lambda registrar: registrar.keys(tenant))
-    _print_rows([shown_key(key) for key in found], as_json=as_json)
-
-
-@keys.command("revoke")
-@click.argument("key_id")
-@click.option("--reason", help="Kept in the admins' log.")
-@_sandbox
-def keys_revoke(key_id: str, reason: str | None, sandbox: bool) -> None:
-    """Revoke a key by its id; servers notice within seconds."""
-    _registered(sandbox, lambda registrar: registrar.revoke_key(ACTOR, key_id, reason))
-
-
-# Operators
-
-
-@main.group()
-def attempts() -> None:
-    """Purchases at sellers."""
-
-
-@attempts.command("list")
-@click.option("--state", default="unknown", show_default=True)
-@click.option("--limit", default=100, show_default=True)
-@_sandbox
-@_json_output
-def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
-    """List attempts in a state, the oldest first; those of unknown end may have cost something."""
-    from proxy.core.clock import system_clock  # noqa: PLC0415
-    from proxy.services.overview import attempts_in  # noqa: PLC0415
-
-    found = _with_store(sandbox, lambda store, _: attempts_in(store, state, most=limit, now_us=system_clock()))
-    _print_rows([msgspec.to_builtins(line) for line in found], as_json=as_json)
-
-
-@main.group()
-def report() -> None:
-    """What was spent."""
-
-
-@report.command("spend")
-@click.option("--by", default="tenant", show_default=True, help="A list of tenant, end_user, provider, model, day.")
-@click.option("--start", help="First day, UTC; without it the first of this month.")
-@click.option("--end", help="Day after the last, UTC; without it tomorrow.")
-@click.option("--tenant", help="Id; all without it.")
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
-@_sandbox
-def report_spend(by: str, start: str | None, end: str | None, tenant: str | None, form: str, sandbox: bool) -> None:
-    """Sum the ledger, exact to the micro-dollar."""
-    from proxy.api.reports import as_csv, as_object  # noqa: PLC0415
-    from proxy.core.clock import system_clock  # noqa: PLC0415
-    from proxy.services.report import read_query, spend  # noqa: PLC0415
-
-    query = read_query(by, start, end, tenant, now_us=system_clock())
-    lines = _with_store(sandbox, lambda store, _: spend(store, query))
-    if form == "csv":
-        click.echo(as_csv(query, lines), nl=False)
-    elif form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(as_object(query, lines)), indent=2).decode())
-    else:
-        _print_rows([msgspec.to_builtins(line) for line in lines], as_json=False)
+for group in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
+    reelay.add_command(group)

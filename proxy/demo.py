@@ -1,9 +1,10 @@
 """One video through the real HTTP path, before somebody's eyes."""
 
 import asyncio
-import os
 import sys
 import tempfile
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +15,53 @@ from rich.table import Table
 
 from proxy.app import running
 from proxy.core.errors import ReelayError
+from proxy.opening import can_be_written
 from proxy.settings import SANDBOX_KEY, read_settings
 from proxy.telemetry import logs
 
-GIVE_UP_AFTER_S = 120.0
+GIVE_UP_AFTER_S = 60.0
+PLAIN_WIDTH = 100
+"""Columns where the output is no terminal."""
 
 
 class DemoFailed(ReelayError):
     code = "demo_failed"
 
 
-async def run(prompt: str, out: Path) -> None:
+async def run(prompt: str, out: Path, env: Mapping[str, str]) -> None:
     """Serves a sandbox on a free port, makes one video through it and leaves it at `out`. Raises ReelayError."""
+    if not can_be_written(out):
+        raise DemoFailed(f"{out} cannot be written")
     logs.configure("console", level="error", stream=sys.stderr)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     with tempfile.TemporaryDirectory(prefix="reelay-demo-") as folder:
-        env = {
+        mine = {
             "REELAY_DATABASE_URL": f"sqlite:///{folder}/demo.db",
             "REELAY_STORAGE_URL": f"file:{folder}/videos",
             "REELAY_PORT": "0",
-            "REELAY_RULES": os.environ.get("REELAY_RULES", "routing_rules.yaml"),
+            "REELAY_RULES": env.get("REELAY_RULES", ""),
         }
-        settings = read_settings(env, sandbox=True)
-        async with running(settings, env, sandbox=True) as site:
+        settings = read_settings(mine, sandbox=True)
+        async with running(settings, mine, sandbox=True) as site:
             headers = {"authorization": f"Bearer {SANDBOX_KEY}"}
             async with httpx.AsyncClient(base_url=site.origin, headers=headers, timeout=30, trust_env=False) as client:
-                await _show(client, console, prompt, out)
+                try:
+                    async with asyncio.timeout(GIVE_UP_AFTER_S):
+                        await _show(client, console, prompt, out)
+                except TimeoutError as exc:
+                    raise DemoFailed(f"no video within {GIVE_UP_AFTER_S:.0f} s") from exc
+                except (httpx.HTTPError, OSError) as exc:
+                    raise DemoFailed(f"the demo broke: {type(exc).__name__}: {exc}") from exc
 
 
 async def _show(client: httpx.AsyncClient, console: Console, prompt: str, out: Path) -> None:
     body = {"prompt": prompt, "seconds": "5", "end_user_id": "demo"}
-    console.print("[bold]A sandbox is running: the sellers are simulated, nothing is paid.[/bold]\n")
+    console.print("\n[bold]A sandbox is running: every seller is simulated, nothing is paid.[/bold]\n")
+    console.print(f"  POST /v1/videos  {prompt}", soft_wrap=True, markup=False)
     _show_plan(console, await _ask(client, "POST", "/v1/videos/quote", body))
     video = await _follow(client, console, await _ask(client, "POST", "/v1/videos", body))
     if video["status"] != "completed":
-        raise DemoFailed(f"the video ended as {video['status']}: {video['error']}")
+        raise DemoFailed(f"the video failed: {video['error']['code']}: {video['error']['message']}")
     content = await client.get(f"/v1/videos/{video['id']}/content")
     content.raise_for_status()
     await asyncio.to_thread(out.write_bytes, content.content)
@@ -69,34 +82,51 @@ async def _follow(client: httpx.AsyncClient, console: Console, video: Any) -> An
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    async with asyncio.timeout(GIVE_UP_AFTER_S):
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(video["status"], total=100)
-            while video["status"] in {"queued", "in_progress"}:
-                await asyncio.sleep(0.25)
-                video = await _ask(client, "GET", f"/v1/videos/{video['id']}")
-                bar.update(task, completed=video["progress"], description=video["status"])
+    console.print()
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(video["status"], total=100)
+        while video["status"] in {"queued", "in_progress"}:
+            await asyncio.sleep(0.25)
+            video = await _ask(client, "GET", f"/v1/videos/{video['id']}")
+            bar.update(task, completed=video["progress"], description=video["status"])
     return video
 
 
 def _show_plan(console: Console, plan: Any) -> None:
-    table = Table(
-        "", "provider", "price", "expected", "why", title=f"Plan by rule '{plan['rule']}' ({plan['strategy']})"
-    )
+    console.print(f"\nThe rule [bold]{plan['rule']}[/bold] matches; its strategy is {plan['strategy']}.\n")
+    table = _table("", "provider", "price", "expected", "")
+    lowest = min(Decimal(one["price_usd"]) for one in plan["candidates"])
     for place, one in enumerate(plan["candidates"], 1):
-        table.add_row(
-            str(place), one["provider"], f"${one['price_usd']}", f"{one['expected_seconds']} s", one["reason"]
-        )
-    for one in plan["excluded"]:
-        table.add_row("-", one["provider"], "", "", one["detail"], style="dim")
+        tried = place <= plan["max_attempts"]
+        price = Decimal(one["price_usd"])
+        notes = ["the lowest price" if price == lowest else f"{100 * (price - lowest) / lowest:.0f} % above the lowest"]
+        notes += [] if one["price_basis"] == "listed" else ["price derived"]
+        notes += [] if tried else [f"not tried: {plan['max_attempts']} are enough"]
+        cells = (str(place), one["provider"], f"${one['price_usd']}", f"{one['expected_seconds']} s", "; ".join(notes))
+        table.add_row(*cells, style="" if tried else "dim")
     console.print(table)
+    left_out: dict[str, list[str]] = {}
+    for one in plan["excluded"]:
+        left_out.setdefault(one["detail"], []).append(one["provider"])
+    for detail, providers in left_out.items():
+        console.print(f"  [dim]left out: {', '.join(providers)}, which {detail}[/dim]")
+    console.print(f"\n${plan['hold_usd']} is held until the cost is known.")
 
 
 def _show_bill(console: Console, video: Any, out: Path, size_bytes: int) -> None:
-    table = Table("provider", "ended as", "seller took", title="Bill")
+    table = _table("bill", "", "")
     for attempt in video["routing"]["attempts"]:
-        table.add_row(attempt["provider"], attempt["status"], f"${attempt['cost_usd']}")
-    table.add_row("[bold]you pay[/bold]", "", f"[bold]${video['usage']['cost_usd']}[/bold]")
-    console.print(table)
+        cost = "unknown" if attempt["cost_usd"] is None else f"${attempt['cost_usd']}"
+        table.add_row(f"{attempt['provider']} took", cost, f"for an attempt that ended as {attempt['status']}")
+    table.add_row("you pay", f"${video['usage']['cost_usd']}", f"for {video['seconds']} s", style="bold")
+    console.print("\n", table, sep="")
     seconds = video["usage"]["duration_seconds"]
-    console.print(f"\n{out}: {video['size']}, {seconds} s, {size_bytes:,} bytes")
+    console.print(
+        f"\n[bold]{out}[/bold] is the film: {video['size']}, {seconds} s, {size_bytes:,} bytes. "
+        "`make serve` starts a sandbox that stays.\n",
+        soft_wrap=True,
+    )
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, padding=(0, 2), header_style="dim", pad_edge=True)

@@ -1,9 +1,14 @@
 """The environment, read once, as one frozen Struct."""
 
+import difflib
 import ipaddress
-from collections.abc import Mapping
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +21,10 @@ LEAST_SECRET_CHARS = 16
 
 SANDBOX_KEY = "reelay-sandbox-key"
 """What `serve --sandbox` accepts where no bootstrap key is set: it buys from play sellers only."""
+
+
+SECRETS = ("BOOTSTRAP_KEY", "SECRET", "METRICS_TOKEN")
+"""Those that may stand in a file, named by the same name with `_FILE` behind it."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +50,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def database_path(self) -> Path:
         """Raises ConfigError for a database that is not a local file."""
-        scheme, _, rest = self.database_url.partition(":///")
-        if scheme != "sqlite" or not rest:
-            raise ConfigError(f"REELAY_DATABASE_URL {self._database_shown()} is not sqlite:///PATH")
-        return Path(rest)
+        scheme, _, rest = self.database_url.partition("://")
+        if scheme.partition("+")[0] in {"postgresql", "postgres"}:
+            raise ConfigError("REELAY_DATABASE_URL: PostgreSQL is not in this version; use sqlite:///PATH")
+        path = rest.removeprefix("/")
+        if scheme != "sqlite" or not rest.startswith("/") or not path or path.startswith((":", "file:")) or "?" in path:
+            # A password may stand in the rest of the address.
+            raise ConfigError(f"REELAY_DATABASE_URL {scheme + '://…'!r} is not sqlite:///PATH")
+        return Path(path)
 
-    def _database_shown(self) -> str:
-        # A password may stand in the address.
-        return repr(self.database_url.partition("://")[0] + "://…")
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the port."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+NAMES = tuple(name.upper() for name in Settings.__struct_fields__)
+"""Every setting's name without `REELAY_`."""
 
 
 def read_settings(env: Mapping[str, str], *, sandbox: bool = False) -> Settings:
@@ -67,7 +90,7 @@ def read_settings(env: Mapping[str, str], *, sandbox: bool = False) -> Settings:
     if bootstrap_key is None and sandbox:
         bootstrap_key = SANDBOX_KEY
     stem = "sandbox" if sandbox else "reelay"
-    return Settings(
+    settings = Settings(
         database_url=value.text("DATABASE_URL") or f"sqlite:///data/{stem}.db",
         storage_url=value.text("STORAGE_URL") or ("file:data/sandbox-videos" if sandbox else "file:data/videos"),
         rules=Path(value.text("RULES") or "routing_rules.yaml"),
@@ -83,24 +106,101 @@ def read_settings(env: Mapping[str, str], *, sandbox: bool = False) -> Settings:
         log=value.log(),
         sandbox_speed=value.positive("SANDBOX_SPEED", 40.0),
     )
+    if settings.port and settings.port == settings.metrics_port:
+        raise ConfigError(f"REELAY_METRICS_PORT {settings.port} is REELAY_PORT too; metrics need a port of their own")
+    assert settings.database_path, "asked for here, so that an address that cannot be is told first"
+    return settings
 
 
-def with_files(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment, each `NAME_FILE` read into NAME where NAME itself is not set. Raises ConfigError."""
-    merged = dict(env)
-    for name, path in env.items():
-        plain = name.removesuffix("_FILE")
-        if plain == name or not path or merged.get(plain) or not plain.endswith(("_KEY", "_SECRET", "_TOKEN")):
-            continue
-        merged[plain] = _contents(name, path)
-    return merged
+def unknown_names(env: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none."""
+    known = [*NAMES, *(f"{name}_FILE" for name in SECRETS)]
+    odd = sorted({name.removeprefix("REELAY_") for name in env if name.startswith("REELAY_")} - set(known))
+    nearest = {name: difflib.get_close_matches(name, known, 1) for name in odd}
+    return [
+        f"REELAY_{name} is no setting" + "".join(f"; did you mean REELAY_{one}?" for one in near)
+        for name, near in nearest.items()
+    ]
+
+
+def exposures(settings: Settings) -> list[str]:
+    """What strangers could do, where the port can be reached from other machines."""
+    if settings.is_loopback:
+        return []
+    found = []
+    if settings.metrics_token is None and settings.metrics_port is None:
+        found.append("anybody who reaches this port may read /metrics; set REELAY_METRICS_TOKEN or REELAY_METRICS_PORT")
+    if settings.bootstrap_key == SANDBOX_KEY:
+        found.append("this port takes the key of the sandbox, which everybody knows; set REELAY_BOOTSTRAP_KEY")
+    return found
+
+
+class WithFiles(Mapping[str, str]):
+    """
+    The environment, where `NAME_FILE` stands for a NAME that is not set.
+
+    A file is read when its name is asked for, so that another program's variables matter to nobody.
+    Asking raises ConfigError where it cannot be read or is empty.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def __getitem__(self, name: str) -> str:
+        path = self._env.get(f"{name}_FILE")
+        if self._env.get(name) or not path:
+            return self._env[name]
+        return _contents(f"{name}_FILE", path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._env)
+
+    def __len__(self) -> int:
+        return len(self._env)
 
 
 def _contents(name: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{name}: {path} cannot be read: {type(exc).__name__}") from exc
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as exc:
+        raise ConfigError(f"{name}: {path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{name}: {path} is no text") from exc
+    if not text:
+        raise ConfigError(f"{name}: {path} is empty")
+    return text
+
+
+def keep_secret(path: Path) -> str:
+    """
+    The secret in this file, made at the first time, readable by its owner alone.
+
+    Raises ConfigError where it can be neither read nor made, or is too short to be one.
+    """
+    try:
+        if not path.exists():
+            _make_secret(path)
+        text = path.read_text(encoding="ascii").strip()
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read or made: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} holds no secret of ours") from exc
+    if len(text) < LEAST_SECRET_CHARS:
+        raise ConfigError(f"{path} is shorter than {LEAST_SECRET_CHARS} characters; every key and token depends on it")
+    return text
+
+
+def _make_secret(path: Path) -> None:
+    """In place with all its bytes or not at all; where another process was faster, its secret stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret-") as draft:  # mode 0600
+        draft.write(secrets.token_urlsafe(32) + "\n")
+        draft.flush()
+        os.fsync(draft.fileno())
+        try:
+            os.link(draft.name, path)
+        except FileExistsError:
+            return
 
 
 class _Reader:
@@ -114,7 +214,7 @@ class _Reader:
         plain, path = self.text(name), self.text(f"{name}_FILE")
         if plain is not None and path is not None:
             raise ConfigError(f"REELAY_{name} and REELAY_{name}_FILE are both set; one is enough")
-        return _contents(f"REELAY_{name}_FILE", path) or None if path is not None else plain
+        return _contents(f"REELAY_{name}_FILE", path) if path is not None else plain
 
     def port(self, name: str, default: int | None) -> int | None:
         text = self.text(name)
@@ -126,9 +226,17 @@ class _Reader:
 
     def url(self, name: str) -> str | None:
         text = self.text(name)
-        if text is not None and not text.startswith(("http://", "https://")):
-            raise ConfigError(f"REELAY_{name} {text!r} does not begin with http:// or https://")
-        return None if text is None else text.rstrip("/")
+        if text is None:
+            return None
+        try:
+            parts = urlsplit(text)
+            plain = parts.scheme in {"http", "https"} and parts.hostname and not (parts.query or parts.fragment)
+            parts.port  # noqa: B018 - raises for a port that cannot be
+        except ValueError:
+            plain = None
+        if not plain:
+            raise ConfigError(f"REELAY_{name} {text!r} is no http or https address")
+        return text.rstrip("/")
 
     def networks(self, name: str) -> tuple[IPNetwork, ...]:
         try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, delete, get, patch, post
+from litestar.params import FromPath
 
 from proxy.api.auth import authenticate
 from proxy.api.documents import read_json
@@ -122,7 +123,7 @@ async def create_tenant(request: AnyRequest) -> Response[bytes]:
 
 
 @patch("/admin/tenants/{tenant:str}")
-async def change_tenant(request: AnyRequest, tenant: str) -> Response[bytes]:
+async def change_tenant(request: AnyRequest, tenant: FromPath[str]) -> Response[bytes]:
     """Change a tenant's settings."""
     caller = await authenticate(request, "admin")
     wish = await _tenant_wish(request)
@@ -147,7 +148,7 @@ async def create_key(request: AnyRequest) -> Response[bytes]:
 
 
 @delete("/admin/keys/{key_id:str}", status_code=200)
-async def revoke_key(request: AnyRequest, key_id: str) -> Response[bytes]:
+async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
     """Revoke a key; it works for seconds more at the most."""
     caller = await authenticate(request, "admin")
     reason = request.query_params.get("reason")

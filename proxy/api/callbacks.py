@@ -1,6 +1,7 @@
 """Where sellers call back. What they say is a hint; the token in the address is ours."""
 
 from litestar import Response, post
+from litestar.params import FromPath
 
 from proxy.api.documents import collect
 from proxy.api.videos import AnyRequest, house_of
@@ -11,7 +12,7 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 @post("/callbacks/{token:str}", status_code=200)
-async def receive_callback(request: AnyRequest, token: str) -> Response[bytes]:
+async def receive_callback(request: AnyRequest, token: FromPath[str]) -> Response[bytes]:
     """Make a poll due."""
     body = await collect(request.stream(), max_bytes=MAX_BODY_BYTES)
     if not await called_back(house_of(request), token, body):

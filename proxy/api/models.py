@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get
+from litestar.params import FromPath
 
 from proxy.api.auth import authenticate
 from proxy.api.schemas import Abilities, ModelList, ModelObject, ModelPrice, SecondsRange
@@ -33,7 +34,7 @@ async def list_models(request: AnyRequest) -> Response[bytes]:
 
 
 @get("/v1/models/{model_id:path}")
-async def retrieve_model(request: AnyRequest, model_id: str) -> Response[bytes]:
+async def retrieve_model(request: AnyRequest, model_id: FromPath[str]) -> Response[bytes]:
     """Describe one model, by any name that a request may call it."""
     caller = await authenticate(request, "videos")
     house = house_of(request)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import Request, Response, delete, get, head, post
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from proxy.api.auth import authenticate
@@ -88,7 +89,7 @@ async def quote_video(request: AnyRequest) -> Response[bytes]:
 
 
 @get("/v1/videos/{video_id:str}")
-async def retrieve_video(request: AnyRequest, video_id: str) -> Response[bytes]:
+async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
     """Tell where a video stands."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -134,7 +135,7 @@ def _page(tx: Tx, caller: Caller, query: ListQuery) -> list[Video]:
 
 
 @delete("/v1/videos/{video_id:str}", status_code=200)
-async def remove_video(request: AnyRequest, video_id: str) -> Response[bytes]:
+async def remove_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
     """Cancel a video where it still runs, hide it and erase what its customer gave."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -144,7 +145,7 @@ async def remove_video(request: AnyRequest, video_id: str) -> Response[bytes]:
 
 
 @post("/v1/videos/{video_id:str}/cancel", status_code=200)
-async def cancel_video(request: AnyRequest, video_id: str) -> Response[bytes]:
+async def cancel_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
     """Stop a video; it stays readable as failed."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -189,7 +190,7 @@ def _headers(footage: Footage, portion: Portion, etag: str) -> dict[str, str]:
 
 
 @get("/v1/videos/{video_id:str}/content")
-async def download_video(request: AnyRequest, video_id: str) -> Response[Any]:
+async def download_video(request: AnyRequest, video_id: FromPath[str]) -> Response[Any]:
     """Send the film, or the part of it that is asked for."""
     house, footage = await _film(request, video_id)
     etag = strong_etag(footage.sha256)
@@ -216,7 +217,7 @@ async def _pieces(house: House, key: str, start: int, end: int) -> AsyncIterator
 
 
 @head("/v1/videos/{video_id:str}/content")
-async def probe_video(request: AnyRequest, video_id: str) -> Response[None]:
+async def probe_video(request: AnyRequest, video_id: FromPath[str]) -> Response[None]:
     """Tell the film's size and hash. A range means nothing here: it is defined for GET alone."""
     _, footage = await _film(request, video_id)
     etag = strong_etag(footage.sha256)

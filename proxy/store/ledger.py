@@ -192,8 +192,8 @@ def spend(tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int,
     ]
 
 
-_WENT_AT = func.coalesce(attempts.c.ended_at, attempts.c.started_at)
-_OVER = or_(
+_went_at = func.coalesce(attempts.c.ended_at, attempts.c.started_at)
+_over = or_(
     attempts.c.state.in_(["refused", "failed", "unknown", "lost"]),
     and_(attempts.c.state == "done", attempts.c.bearer.is_not(None)),  # a film still being copied has its price to come
 )
@@ -203,15 +203,15 @@ _UNKNOWN_COSTS = Statement(
         end_users.c.name,
         attempts.c.provider,
         videos.c.model,
-        _WENT_AT // _DAY_US,
+        _went_at // _DAY_US,
     )
     .join(videos, videos.c.id == attempts.c.video_id)
     .outerjoin(end_users, and_(end_users.c.tenant_id == videos.c.tenant_id, end_users.c.surrogate == videos.c.end_user))
     .where(
         attempts.c.cost_microusd.is_(None),
-        _OVER,
-        _WENT_AT >= bindparam("start"),
-        _WENT_AT < bindparam("end"),
+        _over,
+        _went_at >= bindparam("start"),
+        _went_at < bindparam("end"),
         or_(bindparam("tenant_id", type_=Text).is_(None), videos.c.tenant_id == bindparam("tenant_id")),
     )
 )

@@ -1,0 +1,185 @@
+"""What the server and the other verbs open alike: rules, secrets, the database."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from proxy.catalog import read_catalog
+from proxy.core.clock import system_clock
+from proxy.core.errors import ConfigError
+from proxy.core.ids import Secrets, time_hex
+from proxy.policy.rules import Rules, load_rules
+from proxy.providers.registry import load_adapters
+from proxy.services.accounts import Registrar
+from proxy.settings import Settings, WithFiles, keep_secret
+from proxy.store import migrations, videos
+from proxy.store.engine import SqliteStore, refuse_network_file_system
+
+# Rules
+
+
+def read_rules(path: Path, env: Mapping[str, str]) -> Rules:
+    """Raises ConfigError with file, line and column."""
+    try:
+        text = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: the rules cannot be read: {exc.strerror}") from exc
+    adapters = {name: adapter.base_url for name, adapter in load_adapters().items()}
+    return load_rules(text, file=path.name, env=env, adapters=adapters, catalog=read_catalog())
+
+
+def real_rules(settings: Settings, env: Mapping[str, str]) -> Rules:
+    """The rules with the keys of the environment. Raises ConfigError where nobody could be bought from."""
+    rules = read_rules(settings.rules, WithFiles(env))
+    if not any(account.on for account in rules.accounts.values()):
+        raise ConfigError(
+            f"{settings.rules}: no provider is usable: set the key of one, or try `reelay serve --sandbox`"
+        )
+    return rules
+
+
+# Rules of the sandbox
+
+PLAY_KEY = "sandbox-key-of-no-value"
+
+
+class PlayKeys(Mapping[str, str]):
+    """The environment of the sandbox: every variable that the rules name holds a play key."""
+
+    def __getitem__(self, name: str) -> str:
+        return PLAY_KEY
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def play_sellers_only(rules: Rules) -> Rules:
+    """The same rules, each provider off whose seller nobody plays. Raises ConfigError where none is left."""
+    from proxy.simulator.faults import SELLERS  # noqa: PLC0415 - serving for real needs none of it
+
+    missing = [name for name, account in rules.accounts.items() if account.on and account.adapter not in SELLERS]
+    accounts = {
+        name: msgspec.structs.replace(account, enabled=account.enabled and name not in missing)
+        for name, account in rules.accounts.items()
+    }
+    if not any(account.on for account in accounts.values()):
+        raise ConfigError(f"the sandbox plays {', '.join(SELLERS)}; the rules name none of them, or switch it off")
+    told = tuple(
+        f'the provider {name} is off here: nobody plays the seller of "{rules.accounts[name].adapter}"'
+        for name in missing
+    )
+    return msgspec.structs.replace(rules, accounts=accounts, warnings=(*rules.warnings, *told), figures={})
+
+
+def play_rules(rules: Rules, origin: str, speed: float) -> Rules:
+    """The same rules over play sellers at `origin`, which are `speed` times as fast as real ones."""
+    accounts = {
+        name: msgspec.structs.replace(account, base_url=f"{origin}/{account.adapter}", api_key=PLAY_KEY)
+        for name, account in rules.accounts.items()
+    }
+    offers = {
+        name: msgspec.structs.replace(
+            offer,
+            expected_s={size: (fixed / speed, per / speed) for size, (fixed, per) in offer.expected_s.items()},
+        )
+        for name, offer in rules.offers.items()
+    }
+    return msgspec.structs.replace(
+        rules,
+        accounts=accounts,
+        offers=offers,
+        by_model={key: tuple(offers[one.id] for one in several) for key, several in rules.by_model.items()},
+        by_kind={key: tuple(offers[one.id] for one in several) for key, several in rules.by_kind.items()},
+        figures={},
+    )
+
+
+# Secrets and the database
+
+
+def load_secrets(settings: Settings) -> Secrets:
+    """From REELAY_SECRET, else from a file beside the database, made once. Raises ConfigError."""
+    if settings.secret is None:
+        return Secrets(masters=(keep_secret(settings.database_path.parent / "secret"),))
+    return Secrets(masters=tuple(one.strip() for one in settings.secret.split(",")))
+
+
+def prepare_database(settings: Settings) -> Path:
+    """The database's file, on a disk that will do, at this version's schema. Raises ConfigError."""
+    path = settings.database_path
+    make_data_folder(path)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a database")
+    try:
+        migrations.migrate(path)
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be opened: {exc.strerror}") from exc
+    except sqlite3.Error as exc:
+        raise ConfigError(f"{path} cannot be opened: {exc}") from exc
+    return path
+
+
+def make_data_folder(path: Path) -> None:
+    """Of the database at `path`. Raises ConfigError where it cannot be written, or lies across a network."""
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise ConfigError(f"the data folder {folder} is a file") from exc
+    except OSError as exc:
+        raise ConfigError(f"the data folder {folder} cannot be made: {exc.strerror}") from exc
+    refuse_network_file_system(folder.resolve(), _mounts())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"the data folder {folder} cannot be written")
+
+
+def can_be_written(path: Path) -> bool:
+    """Whether a file may be put there."""
+    return not path.is_dir() and os.access(path if path.exists() else path.absolute().parent, os.W_OK)
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[SqliteStore]:
+    """The database at this version's schema, beside whoever else has it open. Raises ConfigError."""
+    path = prepare_database(settings)
+    store = SqliteStore(path, system_clock)
+    try:
+        await store.open()
+    except sqlite3.Error as exc:
+        raise ConfigError(f"{path} cannot be opened: {exc}") from exc
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8")
+    except OSError:
+        return ""  # not Linux: nobody says what lies where
+
+
+def registrar(store: SqliteStore, settings: Settings) -> Registrar:
+    return Registrar(store, load_secrets(settings), system_clock, time_hex)
+
+
+async def owed_but_vanished(store: SqliteStore, rules: Rules) -> list[str]:
+    """Providers that the rules name no more although attempts there are not over."""
+    return sorted(await store.read(videos.owed_providers) - set(rules.accounts))
+
+
+async def vanished_in(settings: Settings, rules: Rules) -> list[str]:
+    """The same of a database that may not be there yet; it is neither made nor migrated. Raises ConfigError."""
+    path = settings.database_path
+    if not path.is_file() or migrations.revision_of(path) != migrations.HEAD:
+        return []
+    async with open_store(settings) as store:
+        return await owed_but_vanished(store, rules)

@@ -1,0 +1,57 @@
+"""
+Providers that vanished from the rules while attempts there were not over.
+
+Nobody can be asked about those any more, so they count as unknown: operators see them, and the rule's
+`on_unknown` decides. Once the rules name the provider again, they are polled on.
+"""
+
+from collections.abc import Collection
+
+import msgspec
+
+from proxy.services.due import wake
+from proxy.store import videos, work
+from proxy.store.base import Tx
+
+MESSAGE = "The rules no longer name this provider, so nobody can ask it."
+
+_ALL = 1_000_000_000
+
+
+class Vanished(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start found."""
+
+    providers: tuple[str, ...]
+    """Owed attempts, but not in the rules."""
+    marked: int
+    """Attempts that ran there and are unknown now."""
+    returned: int
+    """Attempts that were unknown for this reason and are polled again."""
+
+
+def mark_vanished(tx: Tx, known: Collection[str]) -> Vanished:
+    """Makes running attempts of providers that are not `known` unknown, and those of returned ones running."""
+    owed = videos.owed_providers(tx)
+    gone = tuple(sorted(owed - set(known)))
+    marked = _mark(tx, gone) if gone else 0
+    return Vanished(providers=gone, marked=marked, returned=_return(tx, known) if owed else 0)
+
+
+def _mark(tx: Tx, gone: Collection[str]) -> int:
+    running = [attempt for attempt, _, _ in videos.attempts_in_state(tx, "running", most=_ALL)]
+    lost_sight_of = [attempt for attempt in running if attempt.provider in gone]
+    for attempt in lost_sight_of:
+        videos.save_attempt(tx, msgspec.structs.replace(attempt, state="unknown", message=MESSAGE))
+        work.done(tx, attempt.video_id, attempt.number)
+        wake(tx, attempt.video_id)
+    return len(lost_sight_of)
+
+
+def _return(tx: Tx, known: Collection[str]) -> int:
+    """An unknown attempt whose seller's id is held was accepted; only its provider was missing."""
+    unknown = [attempt for attempt, _, _ in videos.attempts_in_state(tx, "unknown", most=_ALL)]
+    askable = [attempt for attempt in unknown if attempt.seller_id is not None and attempt.provider in known]
+    for attempt in askable:
+        videos.save_attempt(tx, msgspec.structs.replace(attempt, state="running", message=None))
+        work.ensure(tx, attempt.video_id, attempt.number, tx.now_us)
+    return len(askable)

@@ -1,0 +1,241 @@
+"""The verbs that work on the database, beside a server that may have it open."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import msgspec
+import rich_click as click
+
+from proxy.core.attempt import AttemptState
+from proxy.core.errors import ConfigError, InvalidValue
+from proxy.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from proxy.services.report import SpendLine, SpendQuery
+
+T = TypeVar("T")
+
+ACTOR = "cli"
+"""Who the admins' log names for what is done here."""
+
+SANDBOX = click.option("--sandbox", is_flag=True, help="Use the sandbox's own files.")
+_json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) -> T:
+    """Runs against the database, beside a server that may have it open."""
+    from proxy.opening import open_store  # noqa: PLC0415
+
+    settings = read_settings(os.environ, sandbox=sandbox)
+
+    async def run() -> T:
+        async with open_store(settings) as store:
+            return await work(store, settings)
+
+    return asyncio.run(run())
+
+
+def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
+    from proxy.opening import registrar  # noqa: PLC0415
+
+    return _with_store(sandbox, lambda store, settings: work(registrar(store, settings)))
+
+
+def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        return
+    if not rows:
+        click.echo("none")
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    # What kind of thing these are is known to whoever asked for them.
+    columns = [name for name in rows[0] if name != "object"]
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+# Tenants and keys
+
+
+@click.group()
+def tenants() -> None:
+    """Teams that are billed."""
+
+
+@tenants.command("list")
+@SANDBOX
+@_json_output
+def tenants_list(sandbox: bool, as_json: bool) -> None:
+    """List them, the oldest first."""
+    from proxy.api.admin import shown_tenant  # noqa: PLC0415
+
+    found = _registered(sandbox, lambda registrar: registrar.tenants())
+    _print_rows([shown_tenant(tenant) for tenant in found], as_json=as_json)
+
+
+_tenant_options = [
+    click.option("--markup", help='Ratio on the seller\'s price: "0.15" is 15 %.'),
+    click.option("--allow-filter-off/--no-filter-off", default=None, help="May ask for content_filter: false."),
+    click.option("--require-end-user-id/--no-end-user-id", default=None, help="Must name an end user."),
+    click.option("--reason", help="Kept in the admins' log."),
+]
+
+
+def _with_tenant_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_tenant_options):
+        command = option(command)
+    return command
+
+
+@tenants.command("create")
+@click.argument("name")
+@_with_tenant_options
+@SANDBOX
+def tenants_create(name: str, sandbox: bool, **wish: Any) -> None:
+    """Make a tenant and print its id."""
+    from proxy.services.accounts import TenantChange  # noqa: PLC0415
+
+    change = TenantChange(name=name, **wish)
+    tenant = _registered(sandbox, lambda registrar: registrar.create_tenant(ACTOR, change))
+    click.echo(tenant.id)
+
+
+@tenants.command("change")
+@click.argument("tenant")
+@click.option("--name", help="A new name.")
+@_with_tenant_options
+@SANDBOX
+def tenants_change(tenant: str, sandbox: bool, **wish: Any) -> None:
+    """Change a tenant, named by id or name."""
+    from proxy.services.accounts import TenantChange  # noqa: PLC0415
+
+    change = TenantChange(**wish)
+    changed = _registered(sandbox, lambda registrar: registrar.change_tenant(ACTOR, tenant, change))
+    click.echo(f"{changed.id} is changed.")
+
+
+@click.group()
+def keys() -> None:
+    """API keys of tenants."""
+
+
+@keys.command("create")
+@click.option("--tenant", default="default", show_default=True, help="Id or name.")
+@click.option("--name", default="", help="What the key is for.")
+@click.option("--scope", "scopes", multiple=True, default=("videos",), show_default=True, help="videos, reports, admin")
+@click.option("--expires-at", type=int, help="Unix seconds.")
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def keys_create(sandbox: bool, **wish: Any) -> None:
+    """Make a key and print it, this once."""
+    from proxy.services.accounts import KeyWish  # noqa: PLC0415
+
+    made = _registered(sandbox, lambda registrar: registrar.create_key(ACTOR, KeyWish(**wish)))
+    click.echo(made.key)
+
+
+@keys.command("list")
+@click.option("--tenant", help="Id or name; all without it.")
+@SANDBOX
+@_json_output
+def keys_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
+    """List keys by id; the keys themselves are kept nowhere."""
+    from proxy.api.admin import shown_key  # noqa: PLC0415
+
+    found = _registered(sandbox, lambda registrar: registrar.keys(tenant))
+    _print_rows([shown_key(key) for key in found], as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def keys_revoke(key_id: str, reason: str | None, sandbox: bool) -> None:
+    """Revoke a key by its id; servers notice within seconds."""
+    _registered(sandbox, lambda registrar: registrar.revoke_key(ACTOR, key_id, reason))
+    click.echo(f"{key_id} is revoked.")
+
+
+# Operators
+
+
+@click.group()
+def attempts() -> None:
+    """Purchases at sellers."""
+
+
+@attempts.command("list")
+@click.option(
+    "--state",
+    default="unknown",
+    show_default=True,
+    type=click.Choice(get_args(AttemptState)),
+    help="What became of them.",
+)
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="The most to show.")
+@SANDBOX
+@_json_output
+def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
+    """List attempts in a state, the oldest first; those of unknown end may have cost something."""
+    from proxy.core.clock import system_clock  # noqa: PLC0415
+    from proxy.services.overview import attempts_in  # noqa: PLC0415
+
+    found = _with_store(sandbox, lambda store, _: attempts_in(store, state, most=limit, now_us=system_clock()))
+    _print_rows([msgspec.to_builtins(line) for line in found], as_json=as_json)
+
+
+@click.group()
+def report() -> None:
+    """What was spent."""
+
+
+@report.command("spend")
+@click.option("--by", default="tenant", show_default=True, help="A list of tenant, end_user, provider, model, day.")
+@click.option("--start", help="First day, UTC; without it the first of this month.")
+@click.option("--end", help="Day after the last, UTC; without it tomorrow.")
+@click.option("--tenant", help="Id or name; all without it.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="How it is printed.",
+)
+@SANDBOX
+def report_spend(by: str, start: str | None, end: str | None, tenant: str | None, form: str, sandbox: bool) -> None:
+    """Sum the ledger, exact to the micro-dollar."""
+    from proxy.api.reports import as_csv, as_object  # noqa: PLC0415
+    from proxy.core.clock import system_clock  # noqa: PLC0415
+    from proxy.services.report import read_query, spend  # noqa: PLC0415
+    from proxy.store.tenants import find_tenant  # noqa: PLC0415
+
+    try:
+        query = read_query(by, start, end, tenant, now_us=system_clock())
+    except InvalidValue as exc:
+        raise ConfigError(str(exc).replace("'group_by'", "--by").replace(f"'{exc.param}'", f"--{exc.param}")) from exc
+
+    async def sum_up(store: Any, _: Settings) -> "tuple[SpendQuery, list[SpendLine]]":
+        asked = query
+        if tenant is not None:
+            found = await store.read(lambda tx: find_tenant(tx, tenant))
+            if found is None:
+                raise ConfigError(f"There is no tenant {tenant!r}.")
+            asked = msgspec.structs.replace(query, tenant_id=found.id)
+        return asked, await spend(store, asked)
+
+    asked, lines = _with_store(sandbox, sum_up)
+    if form == "csv":
+        click.echo(as_csv(asked, lines), nl=False)
+    elif form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(as_object(asked, lines)), indent=2).decode())
+    else:
+        _print_rows([msgspec.to_builtins(line) for line in lines], as_json=False)

@@ -1,0 +1,87 @@
+"""Verbs on a database that nobody else has open."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from proxy.cli import reelay
+from proxy.core.errors import ReelayError
+
+
+class Office:
+    """Verbs in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "data" / "reelay.db"
+        self._env = {"REELAY_DATABASE_URL": f"sqlite:///{self.database}", "COLUMNS": "100"}
+
+    def says(self, *arguments: str) -> str:
+        done = CliRunner().invoke(reelay, arguments, env=self._env, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def refuses(self, *arguments: str) -> str:
+        with pytest.raises(ReelayError) as caught:
+            CliRunner().invoke(reelay, arguments, env=self._env, catch_exceptions=False)
+        return str(caught.value)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def test_first_verb_makes_the_database(office: Office) -> None:
+    assert office.says("migrate").startswith(f"{office.database} is at schema ")
+    assert office.says("tenants", "list") == "none\n"
+    assert json.loads(office.says("keys", "list", "--json")) == []
+
+
+def test_tenant_is_made_changed_and_listed(office: Office) -> None:
+    tenant = office.says("tenants", "create", "films", "--markup", "0.15", "--require-end-user-id").strip()
+    assert office.says("tenants", "change", "films", "--name", "movies", "--markup", "0") == f"{tenant} is changed.\n"
+    (listed,) = json.loads(office.says("tenants", "list", "--json"))
+    assert {"id": tenant, "name": "movies", "markup": "0", "require_end_user_id": True}.items() <= listed.items()
+    table = office.says("tenants", "list").splitlines()
+    assert table[0].split()[:2] == ["id", "name"]
+    assert table[1].split()[:2] == [tenant, "movies"]
+    assert office.refuses("tenants", "create", "movies") == "There is a tenant 'movies' already."
+    assert "'markup' is a ratio" in office.refuses("tenants", "change", "movies", "--markup", "much")
+    assert office.refuses("tenants", "change", "films") == "There is no tenant 'films'."
+
+
+def test_key_is_shown_once_and_revoked(office: Office) -> None:
+    office.says("tenants", "create", "films")
+    key = office.says("keys", "create", "--tenant", "films", "--name", "build", "--scope", "admin").strip()
+    assert key.startswith("rly_")
+    listing = office.says("keys", "list", "--tenant", "films", "--json")
+    (listed,) = json.loads(listing)
+    assert key not in listing
+    assert {"last4": key[-4:], "name": "build", "scopes": ["admin"], "revoked_at": None}.items() <= listed.items()
+    assert office.says("keys", "revoke", listed["id"], "--reason", "lost") == f"{listed['id']} is revoked.\n"
+    assert "There is no live key" in office.refuses("keys", "revoke", listed["id"])
+    assert "Scopes are videos, reports, admin." in office.refuses("keys", "create", "--tenant", "films", "--scope", "x")
+    with sqlite3.connect(office.database) as database:
+        acts = database.execute("SELECT actor, action, reason FROM admin_log ORDER BY at").fetchall()
+    database.close()
+    assert acts == [("cli", "tenant.create", None), ("cli", "key.create", None), ("cli", "key.revoke", "lost")]
+
+
+def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
+    office.says("tenants", "create", "films")
+    assert office.says("report", "spend") == "none\n"
+    header = "tenant,day,videos,charged_usd,seller_usd,markup_usd,absorbed_usd,unknown_costs\n"
+    assert office.says("report", "spend", "--by", "tenant,day", "--tenant", "films", "--format", "csv") == header
+    report = json.loads(
+        office.says("report", "spend", "--start", "2026-11-01", "--end", "2026-12-01", "--format", "json")
+    )
+    assert (report["start"], report["end"], report["data"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", [])
+    assert office.refuses("report", "spend", "--tenant", "nobody") == "There is no tenant 'nobody'."
+
+
+def test_nothing_unknown_is_told(office: Office) -> None:
+    assert office.says("attempts", "list") == "none\n"
+    assert json.loads(office.says("attempts", "list", "--state", "running", "--json")) == []
