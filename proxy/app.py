@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,6 +49,9 @@ from proxy.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("reelay.app")
 
+SELLER_TEXT_MAX_CHARS = 500
+"""What is kept of a seller's own words."""
+
 GRACE_S = 25.0
 """How long work under way may take to finish once the end was asked for."""
 
@@ -81,7 +84,7 @@ async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) 
     rules = play_sellers_only(read_rules(settings.rules, PlayKeys())) if sandbox else real_rules(settings, env)
     storage = open_storage(settings.storage_url)
     async with contextlib.AsyncExitStack() as stack:
-        _take_lock(stack, settings.database_path)
+        _take_lock(stack, settings.database_path.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
         await _prepare(store, rules, sandbox=sandbox)
@@ -219,7 +222,15 @@ async def _house(
         chance=random.random,
         public_url=settings.public_url,
         sandbox=sandbox,
+        clean=_cleaner(settings, rules),
     )
+
+
+def _cleaner(settings: Settings, rules: Rules) -> Callable[[str], str]:
+    keys = [account.api_key for account in rules.accounts.values()]
+    secrets = [*keys, settings.bootstrap_key, settings.metrics_token]
+    redaction = logs.Redaction([secret for secret in secrets if secret])
+    return lambda text: redaction.text(text, SELLER_TEXT_MAX_CHARS)
 
 
 @contextlib.asynccontextmanager

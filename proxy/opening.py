@@ -107,7 +107,7 @@ def play_rules(rules: Rules, origin: str, speed: float) -> Rules:
 def load_secrets(settings: Settings) -> Secrets:
     """From REELAY_SECRET, else from a file beside the database, made once. Raises ConfigError."""
     if settings.secret is None:
-        return Secrets(masters=(keep_secret(settings.database_path.parent / "secret"),))
+        return Secrets(masters=(keep_secret(settings.database_path.resolve().parent / "secret"),))
     return Secrets(masters=tuple(one.strip() for one in settings.secret.split(",")))
 
 

@@ -19,6 +19,7 @@ from proxy.core.money import usd_text
 from proxy.core.offer import Candidate, Exclusion, Plan
 from proxy.core.video import Footage, Spec
 from proxy.policy.plan import Decision
+from proxy.policy.prices import asked_seconds
 from proxy.services.house import House
 from proxy.store import tenants, videos
 from proxy.store.base import Tx
@@ -104,7 +105,7 @@ def _size(spec: Spec, footage: Footage | None) -> str:
 def _length(spec: Spec, footage: Footage | None) -> str:
     if spec.seconds is not None:
         return str(spec.seconds)
-    return "auto" if footage is None else str(round(footage.duration_ms / 1000))
+    return "auto" if footage is None else str(asked_seconds(spec, footage.duration_ms / 1000))
 
 
 def _error(house: House, look: Look) -> VideoError | None:

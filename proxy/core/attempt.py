@@ -109,6 +109,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     asks: int = 0
     """How often an unknown one was looked for."""
     missing_since: int | None = None
+    """Since when nobody knows the order: the submit's end is unknown, or the seller denies it."""
     missing: int = 0
     """How often in a row the seller said that it does not know the order, since `missing_since`."""
     cancel_asked_at: int | None = None

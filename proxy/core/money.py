@@ -1,5 +1,6 @@
 """Whole micro-dollars: read, multiply, round, print. No float comes near."""
 
+import re
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 MICRO = Decimal(1_000_000)
@@ -11,7 +12,9 @@ _STEP = Decimal("0.000001")
 
 
 def parse_usd(text: str) -> Decimal:
-    """A decimal string in USD, finite. Raises ValueError on anything else."""
+    """A decimal string in USD, plain ASCII digits. Raises ValueError on anything else, an underscore too."""
+    if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", text):
+        raise ValueError(f"{text!r} is not a decimal number")
     try:
         value = Decimal(text)
     except InvalidOperation:

@@ -143,6 +143,9 @@ class Fetcher:
             raise FileUnavailable(f"no connection to {target.host}", retryable=True) from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise FileUnavailable(f"no answer from {target.host}: {type(exc).__name__}", retryable=True) from exc
+        except UnicodeError as exc:
+            # A host name that no resolver can take.
+            raise FileUnavailable("the link's host is no name of a host", retryable=False) from exc
 
     def _check_head(self, response: aiohttp.ClientResponse) -> None:
         host = response.url.host

@@ -104,6 +104,15 @@ def resolution_of(size_px: tuple[int, int]) -> str:
     return _RESOLUTION_OF[nearest]
 
 
+def asked_seconds(asked: Spec, delivered_seconds: float) -> int:
+    """
+    The whole seconds that were asked; for `auto` the measured ones, within what can be asked.
+
+    A clip is one frame longer than its seconds, so whole seconds are the nearest ones.
+    """
+    return min(max(int(delivered_seconds + 0.5), MIN_SECONDS), MAX_SECONDS) if asked.seconds is None else asked.seconds
+
+
 def charge(
     candidate: Candidate,
     markup: str,
@@ -121,9 +130,8 @@ def charge(
     measured seconds. A derived price gives way to what the seller says it took, but never for more
     than was asked. Rounded half to even, once.
     """
-    # A clip is one frame longer than its seconds, so whole seconds are the nearest ones.
     measured = int(delivered_seconds + 0.5)
-    wanted = min(max(measured, MIN_SECONDS), MAX_SECONDS) if asked.seconds is None else asked.seconds
+    wanted = asked_seconds(asked, delivered_seconds)
     seconds = wanted if asked.seconds is None else min(asked.seconds, measured)
     delivered = resolution_of(delivered_px)
     resolution = min(asked.resolution, delivered, key=RESOLUTIONS.index)

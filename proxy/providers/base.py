@@ -88,6 +88,15 @@ class Finds(Protocol):
 
 
 @runtime_checkable
+class Judges(Protocol):
+    """A seller whose file is asked for by itself, so that a refusal to give it is a verdict on the order."""
+
+    def verdict(self, reply: Reply) -> SellerError:
+        """Names a reply to `collect` that is not 2xx; Refusal is the definite end of an order that was taken."""
+        ...
+
+
+@runtime_checkable
 class Announces(Protocol):
     """A seller whose callback names its own id."""
 

@@ -140,6 +140,14 @@ class Fal:
         return Result(url=film.video.url, seed=film.seed if type(film.seed) is int else None)
 
     def refusal(self, reply: Reply) -> SellerError:
+        named = self.verdict(reply)
+        unclear = reply.status == 408 or (reply.status >= 500 and reply.status != 503)
+        if isinstance(named, Refusal) and unclear and not _PROOFS & reply.headers.keys():
+            # What a model says of a render that ended is no proof that this submit did not start one.
+            return OutcomeUnknown(f"status {reply.status}: {named}")
+        return named
+
+    def verdict(self, reply: Reply) -> SellerError:
         problem = _problem(reply)
         if isinstance(problem.detail, list) and problem.detail:
             return _model_refusal(reply, problem.detail)
@@ -215,6 +223,10 @@ def _problem(reply: Reply) -> _Problem:
         return decode(reply, _Problem)
     except Garbled:
         return _Problem()
+
+
+_PROOFS = frozenset({"x-fal-error-type", "x-fal-request-timeout-type"})
+"""Headers that only fal itself sends, and only for a request that it did not take on."""
 
 
 def _own_error_type(reply: Reply, problem: _Problem) -> str | None:

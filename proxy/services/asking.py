@@ -13,7 +13,7 @@ from proxy.core.attempt import Attempt, Progress
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Garbled, Interrupted, NotSent, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import Adapter, retry_after_s
+from proxy.providers.base import Adapter, Judges, retry_after_s
 from proxy.services.house import House
 
 POLL_TIMEOUT_S = 15.0
@@ -76,9 +76,11 @@ _SAYS_NOTHING = frozenset({401, 402, 403, 429, 503})
 def _read_result(adapter: Adapter, reply: Reply) -> Answer:
     if 200 <= reply.status < 300:
         return Progress(state="succeeded", percent=100, result=adapter.result(reply))
-    if reply.status in _SAYS_NOTHING or reply.status == 404:
+    named = adapter.verdict(reply) if isinstance(adapter, Judges) else adapter.refusal(reply)
+    told = isinstance(named, Refusal) and named.kind not in {"capacity", "throttled", "account"}
+    if reply.status == 404 or (reply.status in _SAYS_NOTHING and not told):
         return _not_answered(adapter, reply)
-    return adapter.refusal(reply)
+    return named
 
 
 def _not_answered(adapter: Adapter, reply: Reply) -> Answer:

@@ -9,7 +9,7 @@ import structlog
 
 from proxy.core.attempt import Attempt
 from proxy.core.clock import SECOND_US
-from proxy.core.errors import SellerError
+from proxy.core.errors import LeaseLost, SellerError
 from proxy.core.video import Footage
 from proxy.outside.base import StorageFailed
 from proxy.outside.film import NotAFilm
@@ -41,22 +41,30 @@ async def deliver(house: House, claim: Claim, video: Video, attempt: Attempt) ->
     if not video.live:
         await _conclude(house, claim, attempt)
         return
-    key = _key(video, attempt)
+    key = _key(video, attempt, claim)
     begun = time.perf_counter()
     try:
         footage = await _copy(house, attempt, key)
-    except (SellerError, StorageFailed) as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever a link or a disk does, the copy has failed and has an end
+        known = isinstance(exc, SellerError | StorageFailed)
         _tell_fetch(house, attempt, "garbled", begun)
-        _log.warning("copy.failed", video=video.id, attempt=attempt.number, tries=attempt.fetches + 1, why=str(exc))
+        _log.warning(
+            "copy.failed",
+            video=video.id,
+            attempt=attempt.number,
+            tries=attempt.fetches + 1,
+            why=str(exc) if known else type(exc).__name__,
+            exc_info=None if known else exc,
+        )
         await _try_later(house, claim, video, attempt)
         return
     _tell_fetch(house, attempt, "ok", begun)
     await _complete(house, claim, attempt, footage)
 
 
-def _key(video: Video, attempt: Attempt) -> str:
-    """Where the film of this attempt lies, and no other's."""
-    return f"{video.tenant_id}/{video.id}-{attempt.number}.mp4"
+def _key(video: Video, attempt: Attempt, claim: Claim) -> str:
+    """Where the copy made under this claim lies, and no other: a copier that lost its lease spoils nobody's."""
+    return f"{video.tenant_id}/{video.id}-{attempt.number}-{claim.fence}.mp4"
 
 
 def _tell_fetch(house: House, attempt: Attempt, outcome: str, begun: float) -> None:
@@ -101,7 +109,11 @@ async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Foota
         work.done(tx, video.id, attempt.number)
         return video, moved
 
-    video, moved = await house.store.write(unit)
+    try:
+        video, moved = await house.store.write(unit)
+    except LeaseLost:
+        await discard(house, footage.key)
+        raise
     tell(house, video, moved)
     if moved.ended != "completed":
         await discard(house, footage.key)
@@ -147,8 +159,9 @@ async def _conclude(house: House, claim: Claim, attempt: Attempt) -> None:
 
     video, moved = await house.store.write(unit)
     tell(house, video, moved)
-    # A copy that was finished just before the video ended is nobody's.
-    await discard(house, _key(video, attempt))
+    # A copy that was finished just before the video ended, perhaps by a process that died then, is nobody's.
+    for fence in range(max(1, claim.fence - 2), claim.fence + 1):
+        await discard(house, _key(video, attempt, msgspec.structs.replace(claim, fence=fence)))
 
 
 async def _try_later(house: House, claim: Claim, video: Video, attempt: Attempt) -> None:

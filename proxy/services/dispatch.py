@@ -97,10 +97,10 @@ def _become_unknown(tx: Tx, house: House, attempt: Attempt, message: str) -> Att
     """To unknown, or to running where a callback has named the seller's id meanwhile."""
     if attempt.seller_id is not None and adopt(tx, attempt, attempt.seller_id):
         return taken(attempt, attempt.seller_id, at=tx.now_us)
-    attempt = msgspec.structs.replace(attempt, state="unknown", message=message)
+    attempt = msgspec.structs.replace(attempt, state="unknown", message=house.clean(message), missing_since=tx.now_us)
     desk = house.desk(attempt.provider)
-    if desk is not None and isinstance(desk[1], Finds):
-        work.ensure(tx, attempt.video_id, attempt.number, attempt.started_at + FIND_AT_S[0] * SECOND_US)
+    if desk is None or isinstance(desk[1], Finds):
+        work.ensure(tx, attempt.video_id, attempt.number, tx.now_us + FIND_AT_S[0] * SECOND_US)
     videos.save_attempt(tx, attempt)
     return attempt
 
@@ -192,7 +192,7 @@ def _order(tx: Tx, house: House, video: Video, attempt: Attempt, candidate: Cand
         generate_audio=spec.generate_audio,
         content_filter=spec.content_filter,
         seed=spec.seed,
-        web_search=spec.web_search,
+        web_search=spec.web_search and offer is not None and offer.web_search,
         end_user=_end_user(tx, house, video, account),
         client_ref=attempt.client_ref,
         callback_url=_callback_url(house, offer, attempt),
@@ -245,11 +245,13 @@ async def _submit(house: House, send: Send) -> Accepted | Refusal | OutcomeUnkno
 async def _exchange(
     house: House, account: Account, adapter: Adapter, order: Order, timeout_s: float
 ) -> Accepted | Refusal | OutcomeUnknown:
-    authorization = adapter.authorize(account.api_key or "")
     try:
-        reply = await house.transport.send(
-            account, authorization, adapter.submit(order), timeout_s=timeout_s, fresh=True
-        )
+        authorization, call = adapter.authorize(account.api_key or ""), adapter.submit(order)
+    except Exception as exc:  # noqa: BLE001 - an order that an adapter cannot put into words has certainly not left
+        _log.error("order.not_written", provider=account.name, exc_info=exc)
+        return Refusal("invalid_input", "the order could not be put into the provider's words", cost_microusd=0)
+    try:
+        reply = await house.transport.send(account, authorization, call, timeout_s=timeout_s, fresh=True)
     except NotSent as exc:
         return Refusal("capacity", f"not connected: {exc}", cost_microusd=0)
     except Interrupted as exc:
@@ -310,7 +312,11 @@ def _keep_accepted(
             _become_unknown(tx, house, attempt, "The provider answered with an id that belongs to another order.")
         return False
     if attempt.state not in {"sending", "unknown", "refused"}:
-        return True  # a callback named the id first, and the poll has moved on
+        # A callback named the id first, and the poll has moved on; what the seller takes it says only here.
+        if end.cost_microusd is not None and attempt.cost_microusd is None:
+            told = msgspec.structs.replace(attempt, cost_microusd=end.cost_microusd, cost_stated=1)
+            videos.save_attempt(tx, told)
+        return True
     running = msgspec.structs.replace(
         taken(attempt, end.seller_id, at=tx.now_us),
         cost_microusd=end.cost_microusd,
@@ -341,13 +347,14 @@ def _keep_refused(
     if attempt.state not in {"sending", "unknown"}:
         return
     sends = sum(1 for other in attempts if other.offer == attempt.offer)
-    wait_s = end.retry_after_s if end.retry_after_s is not None else backoff_s(sends, chance)
+    # A seller that says "at once" is left for as long as one that says nothing: each send is a row of ours.
+    wait_s = max(end.retry_after_s or 0.0, backoff_s(sends, chance))
     attempt = msgspec.structs.replace(
         attempt,
         state="refused",
         failure_kind=end.kind,
         seller_code=end.seller_code,
-        message=str(end),
+        message=house.clean(str(end)),
         ended_at=tx.now_us,
         retry_at=tx.now_us + int(wait_s * SECOND_US),
         cost_microusd=end.cost_microusd,

@@ -70,7 +70,7 @@ async def look_for(house: House, claim: Claim, attempt: Attempt) -> None:
     desk = house.desk(attempt.provider)
     over = attempt.state == "lost" or attempt.asks >= len(FIND_AT_S)
     if over or house.clock() > attempt.started_at + SEARCH_US or (desk and not isinstance(desk[1], Finds)):
-        await house.store.write(lambda tx: work.done(tx, attempt.video_id, attempt.number))
+        await house.store.write(lambda tx: _stop_looking(tx, claim, attempt))
         return
     answer: Accepted | SellerError | None = Garbled("nobody can ask this provider just now")
     if desk is not None and isinstance(desk[1], Finds):
@@ -78,6 +78,16 @@ async def look_for(house: House, claim: Claim, attempt: Attempt) -> None:
     video, moved = await house.store.write(lambda tx: _keep_found(tx, house, claim, attempt.number, answer))
     tell(house, video, moved)
     house.due.set()
+
+
+def _stop_looking(tx: Tx, claim: Claim, attempt: Attempt) -> None:
+    """Unless a callback has named the seller's id meanwhile: then there is something to poll."""
+    work.check(tx, claim)
+    now_is = videos.attempt_of(tx, attempt.video_id, attempt.number)
+    if now_is is not None and now_is.state == attempt.state:
+        work.done(tx, attempt.video_id, attempt.number)
+    else:
+        work.again(tx, claim, tx.now_us)
 
 
 async def _find(
@@ -129,7 +139,8 @@ def _deny(tx: Tx, claim: Claim, video: Video, attempt: Attempt, moved: Moved) ->
     asked = msgspec.structs.replace(attempt, asks=attempt.asks + 1)
     if asked.asks < len(FIND_AT_S):
         videos.save_attempt(tx, asked)
-        work.again(tx, claim, max(tx.now_us, attempt.started_at + FIND_AT_S[asked.asks] * SECOND_US))
+        since = attempt.missing_since or attempt.started_at
+        work.again(tx, claim, max(tx.now_us, since + FIND_AT_S[asked.asks] * SECOND_US))
         return
     refused = msgspec.structs.replace(
         asked,

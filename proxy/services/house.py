@@ -34,6 +34,7 @@ class House:
         chance: Callable[[], float],
         public_url: str | None,
         sandbox: bool,
+        clean: Callable[[str], str],
     ) -> None:
         self.store = store
         self.rules = rules
@@ -50,6 +51,8 @@ class House:
         self.public_url = public_url
         """Where sellers may call back; None: they are polled only."""
         self.sandbox = sandbox
+        self.clean = clean
+        """A seller's text without keys and signed addresses, short enough to be shown."""
         self.draining = False
         """Set once the end was asked for: nothing new is accepted or begun."""
         self.due = asyncio.Event()

@@ -51,13 +51,21 @@ async def accept(
     house: House, caller: Caller, ask: Ask, *, fingerprint: str, idempotency_key: str | None = None
 ) -> Accepted:
     """
-    The accepted video, committed.
+    The accepted video, committed; for a key that is known, its video, before anything is decided anew.
 
     Raises the errors of the resolver, InvalidValue for an idempotency key that stands for another
     request, Overloaded while draining.
     """
     if house.draining:
         raise Overloaded("The server is shutting down.", retry_after_s=2)
+    if idempotency_key is not None:
+        known = await house.store.read_now(
+            lambda tx: repeated(
+                tx, caller.tenant.id, idempotency_key, fingerprint, since=house.clock() - IDEMPOTENCY_US
+            )
+        )
+        if known is not None:
+            return known
     at = house.clock()
     decision = decide(ask, caller.tenant, house.rules, at_us=at, chance=house.chance(), explain=False)
     acceptance = _acceptance(house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key)
@@ -116,12 +124,17 @@ def accept_many(tx: Tx, items: Sequence[Acceptance]) -> list[Accepted]:
 def _repeated(tx: Tx, item: Acceptance) -> Accepted | None:
     if item.idempotency_key is None:
         return None
-    tenant_id, key = item.video.tenant_id, item.idempotency_key
-    videos.unbind_older(tx, tenant_id, key, before=item.video.created_at - IDEMPOTENCY_US)
+    tenant_id, key, since = item.video.tenant_id, item.idempotency_key, item.video.created_at - IDEMPOTENCY_US
+    videos.unbind_older(tx, tenant_id, key, before=since)
+    return repeated(tx, tenant_id, key, item.fingerprint, since=since)
+
+
+def repeated(tx: Tx, tenant_id: str, key: str, fingerprint: str, *, since: int) -> Accepted | None:
+    """What a key has stood for since then, whatever would be decided now. Raises InvalidValue for another request."""
     bound = videos.bound_to(tx, tenant_id, key)
-    if bound is None:
+    if bound is None or bound.created_at < since:
         return None
-    if bound.fingerprint != item.fingerprint:
+    if bound.fingerprint != fingerprint:
         raise InvalidValue("This Idempotency-Key stands for another request.", param="Idempotency-Key")
     video = videos.by_id(tx, bound.video_id)
     assert video is not None, "a bound video is never removed"

@@ -189,9 +189,9 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
             ended_at=tx.now_us,
             failure_kind=answer.kind,
             seller_code=answer.seller_code,
-            message=str(answer),
-            cost_microusd=answer.cost_microusd,
-            cost_stated=0,
+            message=house.clean(str(answer)),
+            # What the seller took at accept it has taken, unless it says otherwise now.
+            cost_microusd=attempt.cost_microusd if answer.cost_microusd is None else answer.cost_microusd,
         )
         settle.conclude(tx, video, failed, moved, finished=False)
         work.done(tx, attempt.video_id, attempt.number)
@@ -211,7 +211,9 @@ async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, a
     denied = msgspec.structs.replace(attempt, missing=attempt.missing + 1, missing_since=since)
     lost = denied.missing >= LOST_AFTER and now - since >= LOST_AFTER_US
     if lost:
-        denied = msgspec.structs.replace(denied, state="lost", message=None if video.deleted_at else str(answer))
+        denied = msgspec.structs.replace(
+            denied, state="lost", message=None if video.deleted_at else house.clean(str(answer))
+        )
 
     def unit(tx: Tx) -> None:
         work.check(tx, claim)

@@ -104,6 +104,7 @@ class Worker:
             taken = await self._claim(room) if room else []
         except Overloaded as exc:
             _log.warning("claim.failed", why=str(exc))
+            await asyncio.sleep(IDLE_S)
             taken = []
         if self._stopping.is_set():
             await self._let_go([claim for claim, _, _ in taken])

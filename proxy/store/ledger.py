@@ -193,9 +193,15 @@ def spend(tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int,
 
 
 _went_at = func.coalesce(attempts.c.ended_at, attempts.c.started_at)
-_over = or_(
-    attempts.c.state.in_(["refused", "failed", "unknown", "lost"]),
-    and_(attempts.c.state == "done", attempts.c.bearer.is_not(None)),  # a film still being copied has its price to come
+_unclear = or_(
+    attempts.c.state.in_(["unknown", "lost"]),  # whatever the seller said at accept
+    and_(
+        attempts.c.cost_microusd.is_(None),
+        or_(
+            attempts.c.state.in_(["refused", "failed"]),
+            and_(attempts.c.state == "done", attempts.c.bearer.is_not(None)),  # one being copied has its price to come
+        ),
+    ),
 )
 _UNKNOWN_COSTS = Statement(
     select(
@@ -208,8 +214,7 @@ _UNKNOWN_COSTS = Statement(
     .join(videos, videos.c.id == attempts.c.video_id)
     .outerjoin(end_users, and_(end_users.c.tenant_id == videos.c.tenant_id, end_users.c.surrogate == videos.c.end_user))
     .where(
-        attempts.c.cost_microusd.is_(None),
-        _over,
+        _unclear,
         _went_at >= bindparam("start"),
         _went_at < bindparam("end"),
         or_(bindparam("tenant_id", type_=Text).is_(None), videos.c.tenant_id == bindparam("tenant_id")),

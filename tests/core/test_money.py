@@ -89,3 +89,9 @@ def test_most_that_a_seller_may_take_is_itself_no_absurdity() -> None:
 def test_broken_figure_of_a_seller_is_not_nothing(value: object) -> None:
     with pytest.raises(ValueError, match=r"is no price of a video|is not a (decimal|finite) number"):
         stated_microusd(value)
+
+
+@pytest.mark.parametrize("text", ["1_0", "\uff11\uff10", " 1", "1.", ".5", "0x1", "NaN", "1e9999"])
+def test_amount_is_plain_digits_and_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError, match="decimal"):
+        parse_usd(text)

@@ -11,7 +11,7 @@ import pytest
 from proxy.core.attempt import Order, Ticket
 from proxy.core.errors import Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import Adapter, Announces, Cancels, Finds
+from proxy.providers.base import Adapter, Announces, Cancels, Finds, Judges
 from proxy.providers.registry import builtin
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -65,6 +65,9 @@ def recordings(adapter: str) -> list[Path]:
     return sorted((RECORDINGS / adapter).glob("*.json"))
 
 
+NAMING = {"refusal", "verdict"}
+"""Questions whose answer is an error that is returned."""
+
 EVERY_RECORDING = [pytest.param(name, path, id=f"{name}/{path.stem}") for name in ADAPTERS for path in recordings(name)]
 
 
@@ -96,6 +99,7 @@ def ask(adapter: Adapter, recording: Recording) -> object:
         "progress": lambda: adapter.progress(reply),
         "result": lambda: adapter.result(reply),
         "refusal": lambda: adapter.refusal(reply),
+        "verdict": lambda: cast("Judges", adapter).verdict(reply),
         "cancelled": lambda: cast("Cancels", adapter).cancelled(reply),
         "found": lambda: cast("Finds", adapter).found(reply, recording.client_ref or ""),
         "announced": lambda: cast("Announces", adapter).announced(reply.body),
@@ -134,11 +138,11 @@ def test_recording_is_answered_as_written(name: str, path: Path) -> None:
     try:
         value = ask(ADAPTERS[name], recording)
     except SellerError as error:
-        assert recording.question != "refusal", "refusal names an error, it raises none"
+        assert recording.question not in NAMING, "they name an error, they raise none"
         check_error(error, answer)
         return
     if isinstance(value, SellerError):
-        assert recording.question == "refusal"
+        assert recording.question in NAMING
         check_error(value, answer)
         return
     assert answer.raises is msgspec.UNSET, f"{answer.raises} was expected, not {value!r}"
@@ -175,7 +179,7 @@ def test_recording_says_what_it_is(name: str, path: Path) -> None:
     assert [answer.returns, answer.value, answer.raises].count(msgspec.UNSET) == 2, "one answer, of one form"
     if recording.question in {"accepted", "progress", "result", "found"}:
         assert 200 <= recording.reply.status < 300, "every other status goes to refusal"
-    if recording.question == "refusal":
+    if recording.question in NAMING:
         assert not 200 <= recording.reply.status < 300
 
 

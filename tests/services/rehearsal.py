@@ -33,6 +33,7 @@ from proxy.store.base import Tx
 from proxy.store.engine import SqliteStore
 from proxy.store.videos import Video
 from proxy.store.work import Claim
+from proxy.telemetry.logs import Redaction
 from proxy.telemetry.metrics import Metrics
 from tests.whole.stage import PLAY_KEYS, SELLERS, make_rules
 
@@ -279,6 +280,7 @@ async def rehearse(
         chance=lambda: 0.5,
         public_url="http://127.0.0.1:1",
         sandbox=False,
+        clean=Redaction(list(PLAY_KEYS.values())).text,
     )  # fmt: skip
     try:
         yield Rehearsal(house, clock, transport, fetcher)

@@ -311,7 +311,7 @@ async def test_copy_that_a_crash_left_behind_goes_with_the_video(house: Rehearsa
     (claim,) = await house.claim()
     ready = await attend(house.house, claim, await house.video(video_id), await house.attempt(video_id))
     assert ready is not None
-    left = tmp_path / "videos" / TENANT.id / f"{video_id}-1.mp4"
+    left = tmp_path / "videos" / TENANT.id / f"{video_id}-1-{claim.fence}.mp4"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"film")
     await house.restart()

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from proxy.core.errors import LeaseLost
 from proxy.core.wire import Call, Reply
 from proxy.outside.assets import FileUnavailable
-from proxy.services.deliver import LONGEST_PAUSE_S
+from proxy.services.deliver import LONGEST_PAUSE_S, deliver
 from proxy.services.watch import attend
 from tests.outside.films import make_film
 from tests.services.rehearsal import TENANT, FalOrder, Rehearsal, rehearse, reply
@@ -51,6 +52,21 @@ async def test_failed_copy_is_tried_again_and_nothing_is_rendered_again(house: R
     await house.run(LONGEST_PAUSE_S, step_s=10)
     assert (await house.video(video_id)).status == "completed"
     assert [method for _, method, _ in house.transport.calls].count("POST") == 1
+
+
+async def _breaks() -> None:
+    raise UnicodeError("label too long")
+
+
+async def test_copy_that_breaks_in_a_way_nobody_foresaw_is_a_failed_copy(house: Rehearsal) -> None:
+    _finished(house)
+    video_id = await house.accept()
+    house.fetcher.before = _breaks
+    await house.run(60, step_s=5)
+    assert (await house.attempts(video_id))[0].fetches > 1
+    house.fetcher.before = None
+    await house.run(LONGEST_PAUSE_S, step_s=10)
+    assert (await house.video(video_id)).status == "completed"
 
 
 async def test_copy_that_fails_for_the_whole_life_of_its_link_ends_the_video(house: Rehearsal) -> None:
@@ -239,3 +255,23 @@ async def test_failed_attempt_is_borne_by_us_unless_the_rule_bills_it(
         else:
             assert balances[SPEND] == video.charged_microusd == FAL_720P_MICROUSD
             assert balances["absorbed:failed_attempt"] == 500_000
+
+
+async def test_copier_that_lost_its_lease_spoils_no_copy_but_its_own(house: Rehearsal, tmp_path: Path) -> None:
+    """It was slow, another copied and delivered meanwhile; then its own half film arrives."""
+    _finished(house)
+    video_id = await house.accept()
+    await house.settle()
+    house.clock.move(11)
+    (slow,) = await house.claim()
+    video, attempt = await house.video(video_id), await house.attempt(video_id)
+    done = await attend(house.house, slow, video, attempt)
+    assert done is not None
+    await house.restart()
+    await house.run(5)
+    delivered = (await house.video(video_id)).read_footage()
+    assert delivered is not None
+    with pytest.raises(LeaseLost):
+        await deliver(house.house, slow, video, done)
+    files = [path.name for path in (tmp_path / "videos" / TENANT.id).iterdir()]
+    assert files == [delivered.key.rsplit("/", 1)[-1]]

@@ -5,15 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
-from proxy.core.errors import Interrupted, LeaseLost, Overloaded
+from proxy.core.errors import Interrupted, InvalidValue, LeaseLost, Overloaded
+from proxy.core.video import Ask
 from proxy.core.wire import Call, Reply
 from proxy.services.dispatch import advance
+from proxy.services.intake import accept
 from proxy.store import videos
 from proxy.store.base import Tx
 from proxy.store.engine import SqliteStore
-from tests.services.rehearsal import FalOrder, Rehearsal, rehearse, reply
+from tests.services.rehearsal import CALLER, FalOrder, Rehearsal, rehearse, reply
+from tests.whole.stage import PLAY_KEYS
 
 T = TypeVar("T")
 
@@ -304,3 +308,53 @@ async def test_nothing_is_accepted_by_a_house_that_drains(house: Rehearsal) -> N
     with pytest.raises(Overloaded):
         await house.accept()
     assert await house.house.store.read_now(videos.live_counts) == []
+
+
+async def _at_once(_provider: str, _call: Call) -> Reply:
+    return reply(429, {"detail": "slow down"}, **{"retry-after": "0"})
+
+
+async def test_seller_that_says_to_come_back_at_once_is_not_asked_in_a_loop(house: Rehearsal) -> None:
+    house.answers(_at_once)
+    video_id = await house.accept()
+    await house.run(60, step_s=0.5)
+    assert len(await house.attempts(video_id)) < 20, "five sends to each of three sellers"
+
+
+async def test_repeated_key_answers_its_video_whatever_the_rules_say_by_now(house: Rehearsal) -> None:
+    ask = Ask(prompt="a paper boat", model="fal/seedance-2.0")
+    first = await accept(house.house, CALLER, ask, fingerprint="f", idempotency_key="k")
+    off = msgspec.structs.replace(house.house.rules.accounts["fal"], enabled=False)
+    house.house.rules = msgspec.structs.replace(
+        house.house.rules, accounts=house.house.rules.accounts | {"fal": off}, figures={}
+    )
+    again = await accept(house.house, CALLER, ask, fingerprint="f", idempotency_key="k")
+    assert (again.fresh, again.video.id) == (False, first.video.id)
+    with pytest.raises(InvalidValue):
+        await accept(house.house, CALLER, ask, fingerprint="g", idempotency_key="k")
+
+
+async def _echo_of_the_key(_provider: str, _call: Call) -> Reply:
+    callback = "https://proxy.example/callbacks/video_1-2-abcdefgh"
+    return reply(401, {"detail": f"no such key {PLAY_KEYS['FAL_KEY']}; called back at {callback}"})
+
+
+async def test_what_a_seller_echoes_of_key_or_callback_is_not_kept(house: Rehearsal) -> None:
+    house.answers(_echo_of_the_key)
+    video_id = await house.accept()
+    await house.run(3)
+    kept = (await house.attempt(video_id)).message or ""
+    assert "no such key" in kept
+    assert PLAY_KEYS["FAL_KEY"] not in kept
+    assert "abcdefgh" not in kept
+
+
+async def _times_out_late(_provider: str, _call: Call) -> Reply:
+    return reply(504, {"detail": [{"type": "generation_timeout", "msg": "the render took too long", "loc": []}]})
+
+
+async def test_words_of_a_model_without_the_sellers_own_header_leave_a_submit_unknown(house: Rehearsal) -> None:
+    house.answers(_times_out_late)
+    video_id = await house.accept()
+    await house.run(30)
+    assert await house.states(video_id) == ["unknown"]
