@@ -55,7 +55,7 @@ async def _answer(request: AnyRequest, tenant_id: str | None, *, sellers_shown: 
     return Response(encode(as_object(query, rows)), media_type="application/json")
 
 
-_SELLERS_SIDE = ("seller_usd", "markup_usd", "absorbed_usd")
+_SELLERS_SIDE = ("seller_usd", "assumed_usd", "markup_usd", "absorbed_usd")
 
 
 def _row(line: SpendLine, *, sellers_shown: bool) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from proxy.store import tenants, videos
 from proxy.store.base import Tx
 from proxy.store.videos import Video
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 24 * 1024 * 1024
+"""A picture as a data URL, the largest that OpenAI takes, and room for the rest."""
 MAX_KEY_CHARS = 255
 
 AnyRequest = Request[Any, Any, Any]

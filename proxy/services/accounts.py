@@ -14,6 +14,9 @@ from proxy.store.base import Store, Tx
 from proxy.store.tenants import AdminAct, ApiKey
 
 MARKUP_MAX = 10
+NAME_MAX_CHARS, REASON_MAX_CHARS = 128, 1000
+UNIX_MAX_S = 253_402_300_799
+"""The last second of the year 9999."""
 
 
 class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +63,7 @@ class Registrar:
 
     async def create_tenant(self, actor: str, wish: TenantChange) -> Tenant:
         """Raises InvalidValue for a name that is missing or taken."""
-        if not wish.name or not wish.name.strip():
+        if wish.name is None:
             raise InvalidValue("A tenant needs a name.", param="name")
         at = self._clock()
         fresh = Tenant(id=f"tenant_{self._new_id(at)}", name=wish.name, created_at=at)
@@ -100,6 +103,10 @@ class Registrar:
 
     async def create_key(self, actor: str, wish: KeyWish) -> MadeKey:
         """Raises NotFound for the tenant, InvalidValue for a scope that does not exist."""
+        _check_text("name", wish.name, NAME_MAX_CHARS)
+        _check_text("reason", wish.reason, REASON_MAX_CHARS)
+        if not 0 <= (wish.expires_at or 0) <= UNIX_MAX_S:
+            raise InvalidValue("'expires_at' is a time in Unix seconds.", param="expires_at")
         odd = [scope for scope in wish.scopes if scope not in SCOPES]
         if odd or not wish.scopes:
             raise InvalidValue(f"Scopes are {', '.join(SCOPES)}.", param="scopes")
@@ -124,6 +131,7 @@ class Registrar:
 
     async def revoke_key(self, actor: str, key_id: str, reason: str | None = None) -> None:
         """Works within seconds everywhere. Raises NotFound for no such key, or one revoked before."""
+        _check_text("reason", reason, REASON_MAX_CHARS)
 
         def unit(tx: Tx) -> None:
             if not tenants.revoke_key(tx, key_id, at=tx.now_us):
@@ -156,12 +164,24 @@ def _known_tenant(tx: Tx, id_or_name: str) -> Tenant:
     return tenant
 
 
+def _check_text(param: str, text: str | None, most: int) -> None:
+    """Bounds on what people type. Raises InvalidValue."""
+    if text is not None and (len(text) > most or not text.isprintable()):
+        raise InvalidValue(f"'{param}' has at most {most} characters, all of them printable.", param=param)
+
+
 def _changed(tenant: Tenant, wish: TenantChange) -> Tenant:
+    _check_text("name", wish.name, NAME_MAX_CHARS)
+    _check_text("reason", wish.reason, REASON_MAX_CHARS)
     stated = {
         name: value
         for name in ("name", "markup", "allow_filter_off", "require_end_user_id")
         if (value := getattr(wish, name)) is not None
     }
+    if "name" in stated:
+        stated["name"] = stated["name"].strip()
+        if not stated["name"]:
+            raise InvalidValue("A tenant needs a name.", param="name")
     if "markup" in stated:
         try:
             markup = parse_usd(stated["markup"])

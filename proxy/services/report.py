@@ -34,12 +34,13 @@ class SpendLine(msgspec.Struct, frozen=True, kw_only=True):
     videos: int
     charged_usd: str
     seller_usd: str
+    assumed_usd: str
     markup_usd: str
     absorbed_usd: str
     unknown_costs: int
 
 
-SPEND_COLUMNS = ("videos", "charged_usd", "seller_usd", "markup_usd", "absorbed_usd", "unknown_costs")
+SPEND_COLUMNS = ("videos", "charged_usd", "seller_usd", "assumed_usd", "markup_usd", "absorbed_usd", "unknown_costs")
 
 
 def read_query(
@@ -84,7 +85,13 @@ async def spend(store: Store, query: SpendQuery) -> list[SpendLine]:
         unknown = ledger.unknown_costs(tx, query.groups, **where)  # type: ignore[arg-type]  # the same
         lines = [_line(row.keys, row, unknown.pop(tuple(row.keys.values()), 0)) for row in rows]
         nothing = ledger.SpendRow(
-            keys={}, videos=0, charged_microusd=0, seller_microusd=0, markup_microusd=0, absorbed_microusd=0
+            keys={},
+            videos=0,
+            charged_microusd=0,
+            seller_microusd=0,
+            assumed_microusd=0,
+            markup_microusd=0,
+            absorbed_microusd=0,
         )
         lines += [
             _line(dict(zip(query.groups, key, strict=True)), nothing, count)
@@ -104,6 +111,7 @@ def _line(keys: dict[str, str | None], row: ledger.SpendRow, unknown: int) -> Sp
         videos=row.videos,
         charged_usd=usd_text(row.charged_microusd),
         seller_usd=usd_text(row.seller_microusd),
+        assumed_usd=usd_text(row.assumed_microusd),
         markup_usd=usd_text(row.markup_microusd),
         absorbed_usd=usd_text(row.absorbed_microusd),
         unknown_costs=unknown,

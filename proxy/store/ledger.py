@@ -124,7 +124,7 @@ _GROUP_COLUMNS: dict[str, Any] = {
     "day": ledger_transactions.c.at // _DAY_US,
 }
 
-SUMS = ("charged_microusd", "seller_microusd", "markup_microusd", "absorbed_microusd")
+SUMS = ("charged_microusd", "seller_microusd", "assumed_microusd", "markup_microusd", "absorbed_microusd")
 
 
 def _spend(groups: tuple[str, ...]) -> Statement:
@@ -136,11 +136,15 @@ def _spend(groups: tuple[str, ...]) -> Statement:
             func.count(func.distinct(case((entry.c.kind == "post", entry.c.video_id)))).label("videos"),
             _sum_where(_SIDES.like("tenant:%:spend")).label("charged_microusd"),
             _sum_where(_SIDES.like("provider:%:payable"), -1).label("seller_microusd"),
+            _sum_where(
+                and_(_SIDES.like("provider:%:payable"), func.coalesce(attempts.c.cost_stated, 0) == 0), -1
+            ).label("assumed_microusd"),
             _sum_where(_SIDES.like("tenant:%:markup"), -1).label("markup_microusd"),
             _sum_where(_SIDES.like("absorbed:%")).label("absorbed_microusd"),
         )
         .select_from(entry)
         .join(ledger_postings, ledger_postings.c.transaction_id == entry.c.id)
+        .outerjoin(attempts, and_(attempts.c.video_id == entry.c.video_id, attempts.c.number == entry.c.attempt_no))
         .outerjoin(
             end_users,
             and_(end_users.c.tenant_id == entry.c.tenant_id, end_users.c.surrogate == entry.c.end_user),
@@ -170,6 +174,8 @@ class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
     """What tenants pay."""
     seller_microusd: int
     """What sellers take, as far as it is known."""
+    assumed_microusd: int
+    """The part of it that no seller has stated: by the price list, for what was made."""
     markup_microusd: int
     absorbed_microusd: int
     """What sellers take and nobody pays."""

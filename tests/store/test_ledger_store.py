@@ -190,6 +190,7 @@ async def test_spend_of_all_is_what_the_books_say(month: SqliteStore) -> None:
         videos=4,
         charged_microusd=115 + 23 + 50 + 7 + 3,
         seller_microusd=100 + 20 + 60 + 7 + 40 + 2,
+        assumed_microusd=100 + 20 + 60 + 7 + 40 + 2,
         markup_microusd=15 + 3 + 1,
         absorbed_microusd=10 + 40,
     )
