@@ -128,7 +128,7 @@ async def test_storage_of_no_known_kind_is_a_failure(tmp_path: Path) -> None:
         ("evolink", "0.18", r"may cost up to \$0\.188000, more than --max-usd 0\.18"),
         ("evolink", "-1", "more than --max-usd -1"),
         ("evolink", "a dollar", "--max-usd: 'a dollar' is not a decimal number"),
-        ("evolink", "nan", "--max-usd: 'nan' is not a finite number"),
+        ("evolink", "nan", "--max-usd: 'nan' is not a decimal number"),
     ],
 )
 def test_order_is_refused_beforehand(tmp_path: Path, provider: str, max_usd: str, why: str) -> None:

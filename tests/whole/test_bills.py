@@ -100,6 +100,8 @@ async def _scene(folder: Path) -> Played:
         troupe = Troupe(stage)
         await _good(troupe)
         await _bad(troupe)
+        # Cancelled before its seller took it, it would cost nothing.
+        await stage.until(troupe.ids["cancelled"], lambda video: video["status"] != "queued")
         await stage.client.post(f"/v1/videos/{troupe.ids['cancelled']}/cancel")
         tenant = await _other_tenant(stage)
         await troupe.end()

@@ -71,7 +71,8 @@ async def test_second_server_is_refused_and_the_first_goes_on(stage: Stage) -> N
     stage.write_rules()
     await stage.start_server()
     told = await refused(stage.folder, ["serve"], **PLAY_KEYS)
-    assert "another process serves this database already (lock data/reelay.db.lock)" in told
+    assert "another process serves this database already (lock " in told
+    assert "data/reelay.db.lock)" in told
     assert (await stage.client.get("/readyz")).status_code == 200
     assert await stage.server.stop() == 0
     secret = (stage.folder / "data" / "secret").read_text()
