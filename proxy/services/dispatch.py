@@ -313,7 +313,7 @@ def _keep_accepted(
         return False
     if attempt.state not in {"sending", "unknown", "refused"}:
         # A callback named the id first, and the poll has moved on; what the seller takes it says only here.
-        if end.cost_microusd is not None and attempt.cost_microusd is None:
+        if attempt.state == "running" and end.cost_microusd is not None and attempt.cost_microusd is None:
             told = msgspec.structs.replace(attempt, cost_microusd=end.cost_microusd, cost_stated=1)
             videos.save_attempt(tx, told)
         return True

@@ -238,7 +238,15 @@ async def _abandon(house: House, claim: Claim, attempt: Attempt) -> None:
         moved = Moved()
         video = videos.by_id(tx, attempt.video_id)
         assert video is not None, "videos are never removed"
-        lost = msgspec.structs.replace(attempt, state="failed", failure_kind="seller_timeout", ended_at=tx.now_us)
+        lost = msgspec.structs.replace(
+            attempt,
+            state="failed",
+            failure_kind="seller_timeout",
+            ended_at=tx.now_us,
+            # What was named at accept is no sign that a film was made, or that it was kept.
+            cost_microusd=None,
+            cost_stated=0,
+        )
         settle.conclude(tx, video, lost, moved, finished=False)
         work.done(tx, attempt.video_id, attempt.number)
         return video, moved

@@ -341,3 +341,26 @@ async def test_charge_of_a_cancelled_video_never_exceeds_its_hold(tmp_path: Path
         balances = await house.balances()
         assert balances["absorbed:overrun"] == 5_000_000 - FAL_720P_MICROUSD
         assert balances["provider:runflow:payable"] == -5_000_000
+
+
+async def _never_ends(provider: str, call: Call) -> Reply:
+    assert provider == "shortapi"
+    if call.method == "POST":
+        return reply(200, {"code": 0, "data": {"job_id": "job-1", "amount": "0.96"}})
+    return reply(200, {"code": 0, "data": {"id": "job-1", "status": 1}})
+
+
+async def test_order_that_never_ends_is_given_up_at_an_unknown_cost_and_not_charged(
+    tmp_path: Path, film: bytes
+) -> None:
+    """What was named at accept is no sign that a film was made."""
+    async with rehearse(tmp_path, film, order=("shortapi",)) as house:
+        house.answers(_never_ends)
+        video_id = await house.accept()
+        await house.run(3)
+        await house.cancel(video_id)
+        house.clock.move(73 * 3600)
+        await house.run(120, step_s=10)
+        attempt, video = await house.attempt(video_id), await house.video(video_id)
+        assert (attempt.state, attempt.cost_microusd) == ("failed", None)
+        assert (video.hold, video.charged_microusd) == ("void", 0)
