@@ -60,7 +60,16 @@ def test_nothing_tells_how_or_where_it_was_written() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["see " + "/wo" + "rk/x", "issue 12", "fixes #12", "(#7)", "ticket #3", "in session 4", "an earlier session", "/root/x"],
+    [
+        "see " + "/wo" + "rk/x",
+        "issue 12",
+        "fixes #12",
+        "(#7)",
+        "ticket #3",
+        "in session 4",
+        "an earlier session",
+        "/root/x",
+    ],
 )
 def test_word_too_many_is_found(line: str) -> None:
     assert NOT_OURS_TO_SAY.search(line)
