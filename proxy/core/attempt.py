@@ -95,6 +95,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     started_at: int
     accepted_at: int | None = None
+    rendering_at: int | None = None
+    """When a poll first found that the seller had begun to render."""
     ended_at: int | None = None
     retry_at: int | None = None
     """When an offer that refused as throttled or at capacity may be asked again."""

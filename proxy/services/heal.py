@@ -36,6 +36,7 @@ def taken(attempt: Attempt, seller_id: str, *, at: int) -> Attempt:
         state="running",
         seller_id=seller_id,
         accepted_at=at,
+        rendering_at=None,
         failure_kind=None,
         seller_code=None,
         message=None,

@@ -5,7 +5,7 @@ Times are whole microseconds since the epoch, UTC; money is whole micro-dollars;
 as msgspec writes it. One text for SQLite and PostgreSQL.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, and_
 
 metadata = MetaData()
 
@@ -80,6 +80,7 @@ videos = _table(
     Column("charged_microusd", BigInt),  # null until settled
     Column("delivered_no", BigInt),  # number of the attempt whose film it is
     Column("footage", LargeBinary),  # core.video.Footage, once our copy is in place
+    Column("file_removed_at", BigInt),  # when the expired file was deleted; what was measured stays
     Index("videos_by_tenant", "tenant_id", "created_at", "id"),
     Index("videos_live", "status", "created_at"),
 )
@@ -90,6 +91,10 @@ Index(
     sqlite_where=videos.c.hold == "held",
     postgresql_where=videos.c.hold == "held",
 )
+_has_file = and_(videos.c.expires_at.is_not(None), videos.c.file_removed_at.is_(None))
+Index("videos_by_expiry", videos.c.expires_at, sqlite_where=_has_file, postgresql_where=_has_file)
+_has_prompt = and_(videos.c.ended_at.is_not(None), videos.c.prompt.is_not(None))
+Index("videos_by_end", videos.c.ended_at, sqlite_where=_has_prompt, postgresql_where=_has_prompt)
 
 attempts = _table(
     "attempts",
@@ -106,6 +111,7 @@ attempts = _table(
     Column("message", Text),
     Column("started_at", BigInt, nullable=False),
     Column("accepted_at", BigInt),
+    Column("rendering_at", BigInt),  # when a poll first found that the seller had begun
     Column("ended_at", BigInt),
     Column("retry_at", BigInt),
     Column("possible_microusd", BigInt, nullable=False),
@@ -121,6 +127,44 @@ attempts = _table(
     Index("attempts_by_seller_id", "provider", "seller_id", unique=True),
     Index("attempts_by_state", "state", "started_at"),
     Index("attempts_by_start", "started_at"),
+)
+
+_in_flight = attempts.c.state.in_(["sending", "running"])
+Index("attempts_in_flight", attempts.c.provider, sqlite_where=_in_flight, postgresql_where=_in_flight)
+
+outcomes = _table(
+    "outcomes",  # how submits and renders ended lately, for the breakers of every replica
+    Column("video_id", Text, primary_key=True),
+    Column("attempt_no", BigInt, primary_key=True),
+    Column("part", Text, primary_key=True),  # submit or render
+    Column("offer", Text, nullable=False),
+    Column("good", BigInt, nullable=False),  # 0 or 1
+    Column("at", BigInt, nullable=False),
+    Index("outcomes_by_time", "at"),
+)
+
+learned_times = _table(
+    "learned_times",
+    Column("offer", Text, primary_key=True),
+    Column("resolution", Text, primary_key=True),
+    Column("seconds", BigInt, primary_key=True),  # of film asked for; 0: auto
+    Column("part", Text, primary_key=True),  # queue or render
+    Column("histogram", LargeBinary, nullable=False),  # policy.pace.Histogram
+    Column("updated_at", BigInt, nullable=False),
+)
+
+lanes = _table(
+    "lanes",  # providers with `max_in_flight`: whoever sends there locks the row while it counts
+    Column("provider", Text, primary_key=True),
+)
+
+places = _table(
+    "places",  # videos that wait until a provider has room
+    Column("video_id", Text, ForeignKey("videos.id"), primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("since", BigInt, nullable=False),
+    Index("places_by_provider", "provider", "since"),
 )
 
 work = _table(

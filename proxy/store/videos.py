@@ -45,6 +45,7 @@ class Video(msgspec.Struct, frozen=True, kw_only=True):
     charged_microusd: int | None = None
     delivered_no: int | None = None
     footage: bytes | None = None
+    file_removed_at: int | None = None
 
     @property
     def live(self) -> bool:

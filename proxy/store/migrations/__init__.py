@@ -6,7 +6,7 @@ from pathlib import Path
 
 from proxy.core.errors import ConfigError
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that this version speaks."""
 
 FOLDER = Path(__file__).parent
