@@ -43,7 +43,7 @@ from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
 from proxy.store import tenants, work
 from proxy.store.base import Tx
-from proxy.store.engine import FileLock, SqliteStore
+from proxy.store.sqlite import FileLock, SqliteStore
 from proxy.telemetry import logs
 from proxy.telemetry.metrics import Metrics
 

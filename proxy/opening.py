@@ -17,7 +17,7 @@ from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
 from proxy.settings import Settings, WithFiles, keep_secret
 from proxy.store import migrations, videos
-from proxy.store.engine import SqliteStore, refuse_network_file_system
+from proxy.store.sqlite import SqliteStore, refuse_network_file_system
 
 # Rules
 

@@ -25,7 +25,7 @@ from proxy.policy.rules import Rules
 from proxy.settings import Settings, read_settings
 from proxy.simulator.faults import SELLERS
 from proxy.simulator.sandbox import BILLING
-from proxy.store.engine import file_system_of, refuse_network_file_system
+from proxy.store.sqlite import file_system_of, refuse_network_file_system
 from tests.policy.policies import load, make_rules
 
 ROOT = Path(__file__).parents[1]

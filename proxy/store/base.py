@@ -1,6 +1,7 @@
 """How a unit of work speaks to the database, whichever engine runs it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -8,6 +9,8 @@ from sqlalchemy import BindParameter, Dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
+
+from proxy.core.clock import Clock
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -18,21 +21,38 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 ROWS_MAX = 32
 """Rows that one statement inserts: each number of rows is a statement of its own, and the driver keeps so many."""
 
+_ROW = re.compile(r"\((\?|\$\d+(::[A-Z]+)?)(, (\?|\$\d+(::[A-Z]+)?))*\)")
+"""The values of an insert that are parameters alone, in either dialect."""
 
-class _Text(msgspec.Struct, frozen=True):
-    """A statement in one dialect."""
 
-    sql: str
-    order: tuple[str, ...] | None
-    """Of its parameters, where the driver counts them."""
-    constants: dict[str, Any]
-    """Values that stand in the statement itself."""
-    row: str | None = None
-    """What an insert repeats for each row, where it is the end of the statement: `(?, ?)`."""
+class _Text:
+    """A statement in one dialect, whose parameters the driver counts."""
 
-    def parameters(self, values: Mapping[str, Any]) -> Any:
-        every = {**self.constants, **values} if self.constants else values
-        return every if self.order is None else tuple([every[name] for name in self.order])
+    def __init__(self, sql: str, order: tuple[str, ...], constants: dict[str, Any]) -> None:
+        self.sql = sql
+        self._order = order
+        self._constants = constants
+        """Values that stand in the statement itself."""
+        head, _, row = sql.rpartition(" VALUES ")
+        self._row = row if head.startswith("INSERT") and _ROW.fullmatch(row) else None
+        """What an insert repeats for each row, where it is the end of the statement: `(?, ?)`."""
+        self._longer: dict[int, str] = {1: sql}
+
+    def parameters(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        every = {**self._constants, **values} if self._constants else values
+        return tuple([every[name] for name in self._order])
+
+    def of_rows(self, count: int) -> str | None:
+        """The same insert for several rows at once; None for a statement that takes one."""
+        if self._row is None:
+            return None
+        found = self._longer.get(count)
+        return found or self._longer.setdefault(count, self.sql + "".join(self._rows_after_first(self._row, count)))
+
+    def _rows_after_first(self, row: str, count: int) -> Iterator[str]:
+        width = len(self._order)
+        for start in range(width, width * count, width):
+            yield ", " + re.sub(r"\$(\d+)", lambda found, start=start: f"${int(found[1]) + start}", row)  # type: ignore[misc]  # the default binds the loop's value
 
 
 class Statement:
@@ -58,12 +78,8 @@ class Statement:
 
     def _compile(self, dialect: Dialect) -> _Text:
         compiled: SQLCompiler = self._core.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]  # a statement's compiler, not a type's
-        order = None if compiled.positiontup is None else tuple(compiled.positiontup)
         constants = {name: value for name, value in compiled.params.items() if name not in self._named}
-        sql = str(compiled)
-        head, values, row = sql.rpartition(" VALUES ")
-        counted = order is not None and head.startswith("INSERT") and row == f"({', '.join('?' * len(order))})"
-        return _Text(sql, order, constants, values + row if counted else None)
+        return _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
 
 
 class Tx:
@@ -91,14 +107,14 @@ class Tx:
         """One statement over many rows."""
         text = statement.text(self._dialect)
         rows = [text.parameters(row) for row in values]
-        if text.row is None or len(rows) == 1:
-            self._cursor.executemany(text.sql, rows)
-            return
         # The driver lets go of the interpreter's lock at each step, and gets it back late on a busy server.
         for start in range(0, len(rows), ROWS_MAX):
             several = rows[start : start + ROWS_MAX]
-            more = f",{text.row.removeprefix(' VALUES')}" * (len(several) - 1)
-            self._cursor.execute(text.sql + more, [value for row in several for value in row])
+            longer = text.of_rows(len(several))
+            if longer is None:
+                self._cursor.executemany(text.sql, several)
+            else:
+                self._cursor.execute(longer, [value for row in several for value in row])
 
     def _execute(self, statement: Statement, values: Mapping[str, Any]) -> None:
         text = statement.text(self._dialect)
@@ -117,6 +133,11 @@ def fields_of(row: msgspec.Struct) -> dict[str, Any]:
 
 class Store(Protocol):
     """Runs units of work; the engine decides where and with whom together."""
+
+    clock: Clock
+    """The database's clock, as this process knows it."""
+    alone: bool
+    """Whether one process serves this database at a time, so that whoever held a lease at its start is gone."""
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
         """

@@ -30,7 +30,7 @@ from proxy.services.intake import accept
 from proxy.services.watch import attend, called_back
 from proxy.store import ledger, migrations, tenants, videos, work
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.videos import Video
 from proxy.store.work import Claim
 from proxy.telemetry.logs import Redaction

@@ -15,7 +15,7 @@ from proxy.services.dispatch import advance
 from proxy.services.intake import accept
 from proxy.store import videos
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from tests.services.rehearsal import CALLER, FalOrder, Rehearsal, rehearse, reply
 from tests.whole.stage import PLAY_KEYS
 

@@ -11,7 +11,7 @@ from proxy.core.wire import Call, Reply
 from proxy.services.worker import Worker
 from proxy.store import work
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from tests.services.rehearsal import FalOrder, Rehearsal, rehearse
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.store import tenants
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.migrations import migrate
 from tests.store.rows import MovedClock, make_tenant
 

@@ -11,7 +11,7 @@ from proxy.core.offer import FallbackPolicy, Plan
 from proxy.core.tenant import Tenant
 from proxy.core.video import Footage
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.ledger import Entry, entry_id
 from proxy.store.tenants import ApiKey
 from proxy.store.videos import Video, encode, insert_attempt, insert_many

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import psycopg
 
 from proxy.store import ledger, tenants, videos, work
 from proxy.store.base import ROWS_MAX, Statement, Tx, as_structs, fields_of
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.tables import facts
 
 MODULES = (ledger, tenants, videos, work)

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from proxy.store import ledger, tenants, videos
 from proxy.store.base import Statement, Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.ledger import Entry, Postings, SpendRow
 from proxy.store.tables import end_users
 from tests.store.rows import AT, DAY_US, add_attempts, add_videos, make_attempt, make_entry, make_video

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, create_engine
 
-from proxy.store.engine import connect
+from proxy.store.sqlite import connect
 from proxy.store.tables import APPEND_ONLY, metadata
 
 Shape = dict[str, Any]

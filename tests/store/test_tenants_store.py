@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.store import tenants
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.tenants import AdminAct
 from tests.store.rows import AT, make_key, make_tenant
 

@@ -9,7 +9,7 @@ import pytest
 from proxy.core.video import Footage
 from proxy.store import videos
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.videos import Bound, Video
 from tests.policy.policies import make_spec
 from tests.store.rows import AT, PLAN, add_attempts, add_videos, make_attempt, make_footage, make_video

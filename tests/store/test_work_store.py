@@ -10,7 +10,7 @@ import pytest
 from proxy.core.errors import LeaseLost
 from proxy.store import work
 from proxy.store.base import Tx
-from proxy.store.engine import SqliteStore
+from proxy.store.sqlite import SqliteStore
 from proxy.store.work import Claim, Next
 from tests.store.rows import AT, MovedClock, add_videos, make_video
 

@@ -15,9 +15,8 @@ from sqlalchemy import text
 from proxy.core.errors import ConfigError, Overloaded
 from proxy.store import tenants, work
 from proxy.store.base import Statement, Tx
-from proxy.store.engine import (
-    GROUP_MAX,
-    QUEUE_MAX,
+from proxy.store.gathering import GROUP_MAX, QUEUE_MAX
+from proxy.store.sqlite import (
     FileLock,
     SqliteStore,
     connect,
@@ -388,7 +387,7 @@ TAKE = """
 import sys
 from pathlib import Path
 from proxy.core.errors import ConfigError
-from proxy.store.engine import FileLock
+from proxy.store.sqlite import FileLock
 try:
     FileLock(Path(sys.argv[1])).take()
 except ConfigError as exc:
