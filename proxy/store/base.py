@@ -64,7 +64,7 @@ class Statement:
 
     def __init__(self, core: ClauseElement) -> None:
         self._core = core
-        self._texts: dict[str, _Text] = {}
+        self._texts: dict[Dialect, _Text] = {}
         self._named = set()
         for part in iterate(core):
             if isinstance(part, BindParameter) and part.required:
@@ -73,8 +73,8 @@ class Statement:
                 self._named.add(part.key)
 
     def text(self, dialect: Dialect) -> _Text:
-        found = self._texts.get(dialect.name)
-        return found or self._texts.setdefault(dialect.name, self._compile(dialect))
+        found = self._texts.get(dialect)
+        return found or self._texts.setdefault(dialect, self._compile(dialect))
 
     def _compile(self, dialect: Dialect) -> _Text:
         compiled: SQLCompiler = self._core.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]  # a statement's compiler, not a type's

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors
 from psycopg.types.numeric import Int8BinaryDumper
+from sqlalchemy import Dialect
 from sqlalchemy.dialects.postgresql import psycopg as dialects
 
 from proxy.core.clock import Clock
@@ -28,7 +29,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
-DIALECT = dialects.dialect(paramstyle="numeric_dollar")
+DIALECT: Dialect = dialects.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves this one untyped
 
 WRITERS, READERS = 8, 4
 """Connections, each with a thread, that one process uses at the most, beside one for each kind of group."""
@@ -77,7 +78,8 @@ class PostgresStore:
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._grouping = ThreadPoolExecutor(thread_name_prefix="store-group")
         self._local = threading.local()
-        self._connections: list[psycopg.Connection[Any]] = []
+        self._connections: dict[int, psycopg.Connection[Any]] = {}
+        """By thread."""
         self._batches: dict[Any, Gatherer] = {}
         self._looks: Gatherer
         self._under_way = 0
@@ -98,7 +100,7 @@ class PostgresStore:
             await gatherer.close()
         for threads in (self._writing, self._reading, self._grouping):
             await asyncio.to_thread(threads.shutdown)
-        for connection in self._connections:
+        for connection in self._connections.values():
             connection.close()
 
     def _database_clock(self) -> int:
@@ -227,9 +229,8 @@ class PostgresStore:
         """This thread's own; connects where there is none, or the last one broke."""
         cursor: psycopg.RawCursor[Any] | None = getattr(self._local, "cursor", None)
         if cursor is None or cursor.connection.closed:
-            connection = connect(self._url)
+            connection = self._connections[threading.get_ident()] = connect(self._url)
             cursor = self._local.cursor = psycopg.RawCursor(connection)
-            self._connections = [one for one in self._connections if not one.closed] + [connection]
         return cursor
 
     def _undo(self, cursor: psycopg.RawCursor[Any]) -> None:

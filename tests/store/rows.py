@@ -10,8 +10,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import FallbackPolicy, Plan
 from proxy.core.tenant import Tenant
 from proxy.core.video import Footage
-from proxy.store.base import Tx
-from proxy.store.sqlite import SqliteStore
+from proxy.store.base import Store, Tx
 from proxy.store.ledger import Entry, entry_id
 from proxy.store.tenants import ApiKey
 from proxy.store.videos import Video, encode, insert_attempt, insert_many
@@ -131,14 +130,14 @@ def make_entry(**fields: Any) -> Entry:
     return Entry(**{"id": entry_id(values["video_id"], values["attempt_no"], values["kind"])} | values)
 
 
-async def add_videos(store: SqliteStore, *rows: Video) -> None:
+async def add_videos(store: Store, *rows: Video) -> None:
     def unit(tx: Tx) -> None:
         insert_many(tx, rows)
 
     await store.write(unit)
 
 
-async def add_attempts(store: SqliteStore, *rows: Attempt) -> None:
+async def add_attempts(store: Store, *rows: Attempt) -> None:
     def unit(tx: Tx) -> None:
         for row in rows:
             insert_attempt(tx, row)

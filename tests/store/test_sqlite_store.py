@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,19 @@ from proxy.store.sqlite import (
     file_system_of,
     refuse_network_file_system,
 )
+from tests.store.conftest import with_two_tenants
 from tests.store.rows import AT, MovedClock, commits, outside
+
+
+@pytest.fixture
+async def store(path: Path, clock: MovedClock) -> AsyncIterator[SqliteStore]:
+    """Open, with two tenants: acme and other."""
+    store = SqliteStore(path, clock)
+    await store.open()
+    await with_two_tenants(store)
+    yield store
+    await store.close()
+
 
 FACTS = "SELECT name FROM facts ORDER BY name"
 ROOT = Path(__file__).parents[2]

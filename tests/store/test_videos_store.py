@@ -1,6 +1,5 @@
 """Videos and attempts: only forward, page by page, and one video for one idempotency key."""
 
-import sqlite3
 from typing import Any
 
 import msgspec
@@ -8,16 +7,16 @@ import pytest
 
 from proxy.core.video import Footage
 from proxy.store import videos
-from proxy.store.base import Tx
-from proxy.store.sqlite import SqliteStore
+from proxy.store.base import Store, Tx
 from proxy.store.videos import Bound, Video
+from tests.databases import BROKEN
 from tests.policy.policies import make_spec
 from tests.store.rows import AT, PLAN, add_attempts, add_videos, make_attempt, make_footage, make_video
 
 FOOTAGE = make_footage()
 
 
-async def video(store: SqliteStore, video_id: str = "video_1") -> Video:
+async def video(store: Store, video_id: str = "video_1") -> Video:
     found = await store.read_now(lambda tx: videos.by_id(tx, video_id))
     assert found is not None
     return found
@@ -26,7 +25,7 @@ async def video(store: SqliteStore, video_id: str = "video_1") -> Video:
 # Rows
 
 
-async def test_video_reads_back_as_it_was_written(store: SqliteStore) -> None:
+async def test_video_reads_back_as_it_was_written(store: Store) -> None:
     written = make_video(progress=7, footage=videos.encode(FOOTAGE))
     await add_videos(store, written)
     found = await video(store)
@@ -50,7 +49,7 @@ def test_video_is_live_until_it_ended(status: str, live: bool) -> None:
     assert make_video(status=status).live is live
 
 
-async def test_attempts_stand_in_the_order_of_sending(store: SqliteStore) -> None:
+async def test_attempts_stand_in_the_order_of_sending(store: Store) -> None:
     await add_videos(store, make_video())
 
     await add_attempts(store, *(make_attempt(number=number) for number in (2, 1, 3)))
@@ -58,7 +57,7 @@ async def test_attempts_stand_in_the_order_of_sending(store: SqliteStore) -> Non
     assert await store.read(lambda tx: videos.attempt_of(tx, "video_1", 4)) is None
 
 
-async def test_attempt_is_saved_whole(store: SqliteStore) -> None:
+async def test_attempt_is_saved_whole(store: Store) -> None:
     await add_videos(store, make_video())
     before = make_attempt()
     after = make_attempt(
@@ -86,11 +85,11 @@ async def test_attempt_is_saved_whole(store: SqliteStore) -> None:
     assert await store.read(lambda tx: videos.attempt_of(tx, "video_1", 1)) == after
 
 
-async def test_sellers_id_belongs_to_one_attempt(store: SqliteStore) -> None:
+async def test_sellers_id_belongs_to_one_attempt(store: Store) -> None:
     await add_videos(store, make_video())
     await store.write(lambda tx: videos.insert_attempt(tx, make_attempt(seller_id="s-1")))
     await store.write(lambda tx: videos.insert_attempt(tx, make_attempt(number=2, provider="q", seller_id="s-1")))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(BROKEN):
         await store.write(lambda tx: videos.insert_attempt(tx, make_attempt(number=3, seller_id="s-1")))
     found = await store.read(lambda tx: videos.attempt_by_seller_id(tx, "q", "s-1"))
     assert found is not None
@@ -103,28 +102,28 @@ async def test_sellers_id_belongs_to_one_attempt(store: SqliteStore) -> None:
 STATUSES = ("queued", "in_progress", "completed", "failed")
 
 
-async def with_status(store: SqliteStore, status: str) -> Video:
+async def with_status(store: Store, status: str) -> Video:
     row = make_video(status=status, progress=40)
     await add_videos(store, row)
     return row
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_first_acceptance_starts_a_queued_video_and_no_other(store: SqliteStore, status: str) -> None:
+async def test_first_acceptance_starts_a_queued_video_and_no_other(store: Store, status: str) -> None:
     await with_status(store, status)
     await store.write(lambda tx: videos.start(tx, "video_1"))
     assert (await video(store)).status == ("in_progress" if status == "queued" else status)
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_progress_moves_forward_while_the_video_is_made(store: SqliteStore, status: str) -> None:
+async def test_progress_moves_forward_while_the_video_is_made(store: Store, status: str) -> None:
     before = await with_status(store, status)
     for percent, after in ((39, 40), (40, 40), (41, 41), (7, 41), (99, 99)):
         await store.write(lambda tx, percent=percent: videos.advance(tx, "video_1", percent))  # type: ignore[misc]  # the default binds the loop's value
         assert (await video(store)).progress == (after if status == "in_progress" else before.progress)
 
 
-async def test_progress_of_many_moves_forward(store: SqliteStore) -> None:
+async def test_progress_of_many_moves_forward(store: Store) -> None:
     await add_videos(store, *(make_video(id=f"video_{n}", status="in_progress", progress=50) for n in (1, 2)))
     await store.write(lambda tx: videos.advance_many(tx, [("video_1", 60), ("video_2", 40), ("video_3", 5)]))
     assert [(await video(store, f"video_{n}")).progress for n in (1, 2)] == [60, 50]
@@ -132,7 +131,7 @@ async def test_progress_of_many_moves_forward(store: SqliteStore) -> None:
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("cancelled", [True, False])
-async def test_live_video_fails_and_an_ended_one_stays(store: SqliteStore, status: str, cancelled: bool) -> None:
+async def test_live_video_fails_and_an_ended_one_stays(store: Store, status: str, cancelled: bool) -> None:
     before = await with_status(store, status)
     failed = await store.write(
         lambda tx: videos.fail(tx, "video_1", "cancelled", "Stopped.", at=AT + 9, cancelled=cancelled)
@@ -149,7 +148,7 @@ async def test_live_video_fails_and_an_ended_one_stays(store: SqliteStore, statu
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_only_a_video_in_the_making_is_completed(store: SqliteStore, status: str) -> None:
+async def test_only_a_video_in_the_making_is_completed(store: Store, status: str) -> None:
     before = await with_status(store, status)
     completed = await store.write(lambda tx: videos.complete(tx, "video_1", 2, FOOTAGE, at=AT + 9))
     assert completed is (status == "in_progress")
@@ -165,7 +164,7 @@ async def test_only_a_video_in_the_making_is_completed(store: SqliteStore, statu
 
 
 @pytest.mark.parametrize("hold", ["held", "posted", "void"])
-async def test_hold_ends_once(store: SqliteStore, hold: str) -> None:
+async def test_hold_ends_once(store: Store, hold: str) -> None:
     before = make_video(hold=hold, charged_microusd=None if hold == "held" else 1)
     await add_videos(store, before)
     assert await store.write(lambda tx: videos.settle(tx, "video_1", "posted", 5)) is (hold == "held")
@@ -174,14 +173,14 @@ async def test_hold_ends_once(store: SqliteStore, hold: str) -> None:
     assert (found.hold, found.charged_microusd) == (("posted", 5) if hold == "held" else (hold, 1))
 
 
-async def test_nothing_happens_to_a_video_that_is_not_there(store: SqliteStore) -> None:
+async def test_nothing_happens_to_a_video_that_is_not_there(store: Store) -> None:
     assert not await store.write(lambda tx: videos.fail(tx, "video_1", "cancelled", "x", at=AT))
     assert not await store.write(lambda tx: videos.complete(tx, "video_1", 1, FOOTAGE, at=AT))
     assert not await store.write(lambda tx: videos.settle(tx, "video_1", "void", 0))
     assert not await store.write(lambda tx: videos.hide(tx, "video_1", at=AT))
 
 
-async def test_hidden_video_keeps_its_money_and_loses_what_was_said(store: SqliteStore) -> None:
+async def test_hidden_video_keeps_its_money_and_loses_what_was_said(store: Store) -> None:
     row = make_video(footage=videos.encode(FOOTAGE), status="completed")
     await add_videos(store, row)
     ended = make_attempt(state="failed", link="https://files.example/1", message="a refused prompt")
@@ -200,7 +199,7 @@ async def test_hidden_video_keeps_its_money_and_loses_what_was_said(store: Sqlit
 
 
 async def page_ids(
-    store: SqliteStore,
+    store: Store,
     *,
     after: Video | None = None,
     newest_first: bool = True,
@@ -215,7 +214,7 @@ async def page_ids(
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-async def test_pages_together_show_every_video_once_in_order(store: SqliteStore, newest_first: bool) -> None:
+async def test_pages_together_show_every_video_once_in_order(store: Store, newest_first: bool) -> None:
     times = {"a": 5, "b": 3, "c": 3, "d": 3, "e": 3, "f": 1, "g": 9}
     rows = {f"video_{name}": make_video(id=f"video_{name}", created_at=AT + at) for name, at in times.items()}
     await add_videos(store, *rows.values(), make_video(id="video_x", tenant_id="other"))
@@ -231,9 +230,7 @@ async def test_pages_together_show_every_video_once_in_order(store: SqliteStore,
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-async def test_deleted_video_is_no_more_shown_but_still_a_place_to_go_on_from(
-    store: SqliteStore, newest_first: bool
-) -> None:
+async def test_deleted_video_is_no_more_shown_but_still_a_place_to_go_on_from(store: Store, newest_first: bool) -> None:
     rows = [make_video(id=f"video_{name}") for name in "abcde"]
     await add_videos(store, *rows)
     await store.write(lambda tx: videos.hide(tx, "video_c", at=AT))
@@ -245,7 +242,7 @@ async def test_deleted_video_is_no_more_shown_but_still_a_place_to_go_on_from(
     assert await page_ids(store, after=cursor, newest_first=newest_first) == behind
 
 
-async def test_page_of_an_end_user_shows_nobody_elses(store: SqliteStore) -> None:
+async def test_page_of_an_end_user_shows_nobody_elses(store: Store) -> None:
     whose = {"a": "eu_1", "b": "eu_2", "c": None, "d": "eu_1"}
     await add_videos(store, *(make_video(id=f"video_{name}", end_user=user) for name, user in whose.items()))
     assert await page_ids(store, end_user="eu_1") == ["video_d", "video_a"]
@@ -268,7 +265,7 @@ def make_bound(**fields: Any) -> Bound:
     return Bound(**defaults | fields)
 
 
-async def test_key_stands_for_one_video_of_its_tenant(store: SqliteStore) -> None:
+async def test_key_stands_for_one_video_of_its_tenant(store: Store) -> None:
     await add_videos(store, make_video(), make_video(id="video_2", tenant_id="other"))
     bounds = [make_bound(), make_bound(tenant_id="other", video_id="video_2")]
     await store.write(lambda tx: videos.bind(tx, bounds))
@@ -277,7 +274,7 @@ async def test_key_stands_for_one_video_of_its_tenant(store: SqliteStore) -> Non
     assert await store.read(lambda tx: videos.bound_to(tx, "acme", "K")) is None
 
 
-async def test_bound_key_breaks_the_unit_that_binds_it_again(store: SqliteStore) -> None:
+async def test_bound_key_breaks_the_unit_that_binds_it_again(store: Store) -> None:
     await add_videos(store, make_video())
     await store.write(lambda tx: videos.bind(tx, [make_bound()]))
 
@@ -285,12 +282,12 @@ async def test_bound_key_breaks_the_unit_that_binds_it_again(store: SqliteStore)
         videos.insert_many(tx, [make_video(id="video_2")])
         videos.bind(tx, [make_bound(video_id="video_2")])
 
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(BROKEN):
         await store.write(second)
     assert await store.read(lambda tx: videos.by_id(tx, "video_2")) is None
 
 
-async def test_key_is_freed_once_it_is_old_enough(store: SqliteStore) -> None:
+async def test_key_is_freed_once_it_is_old_enough(store: Store) -> None:
     await add_videos(store, make_video())
     await store.write(lambda tx: videos.bind(tx, [make_bound()]))
     await store.write(lambda tx: videos.unbind_older(tx, "acme", "k", before=AT))
@@ -302,7 +299,7 @@ async def test_key_is_freed_once_it_is_old_enough(store: SqliteStore) -> None:
 # What a scrape asks
 
 
-async def test_counts_are_of_what_lives(store: SqliteStore) -> None:
+async def test_counts_are_of_what_lives(store: Store) -> None:
     rows = [("a", "queued", 5), ("b", "queued", 3), ("c", "in_progress", 1), ("d", "failed", 0), ("e", "completed", 0)]
     await add_videos(
         store, *(make_video(id=f"video_{name}", status=status, created_at=AT + at) for name, status, at in rows)
@@ -311,7 +308,7 @@ async def test_counts_are_of_what_lives(store: SqliteStore) -> None:
     assert sorted(counts) == [("in_progress", 1, AT + 1), ("queued", 2, AT + 3)]
 
 
-async def test_held_money_is_counted_per_tenant(store: SqliteStore) -> None:
+async def test_held_money_is_counted_per_tenant(store: Store) -> None:
     held = [("a", "acme", "held", 5), ("b", "acme", "held", 7), ("c", "other", "held", 1), ("d", "other", "void", 9)]
     await add_videos(
         store,
@@ -323,7 +320,7 @@ async def test_held_money_is_counted_per_tenant(store: SqliteStore) -> None:
     assert await store.read(videos.held_by_tenant) == {"acme": 12, "other": 1}
 
 
-async def test_attempts_are_told_by_state(store: SqliteStore) -> None:
+async def test_attempts_are_told_by_state(store: Store) -> None:
     states = ["sending", "running", "done", "refused", "failed", "unknown", "lost"]
     await add_videos(store, make_video(status="in_progress"))
 
