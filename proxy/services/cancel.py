@@ -57,7 +57,7 @@ async def delete(house: House, tenant_id: str, video_id: str) -> bool:
 
 
 def _own(tx: Tx, tenant_id: str, video_id: str) -> Video | None:
-    video = videos.by_id(tx, video_id)
+    video = videos.take(tx, video_id)
     if video is None or video.tenant_id != tenant_id or video.deleted_at is not None:
         return None
     return video

@@ -97,9 +97,9 @@ async def _copy(house: House, attempt: Attempt, key: str) -> Footage:
 
 async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Footage) -> None:
     def unit(tx: Tx) -> tuple[Video, Moved]:
-        work.check(tx, claim)
         moved = Moved()
-        video, now_is = _reread(tx, attempt)
+        video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        work.check(tx, claim)
         if not video.live:
             settle.conclude(tx, video, _billed(video, now_is), moved, finished=True)
         elif videos.complete(tx, video.id, attempt.number, footage, at=tx.now_us):
@@ -127,14 +127,6 @@ async def discard(house: House, key: str) -> None:
         _log.error("file.left_behind", key=key, why=str(exc))
 
 
-def _reread(tx: Tx, attempt: Attempt) -> tuple[Video, Attempt]:
-    video = videos.by_id(tx, attempt.video_id)
-    now_is = videos.attempt_of(tx, attempt.video_id, attempt.number)
-    assert video is not None, "videos are never removed"
-    assert now_is is not None, "nor are attempts"
-    return video, now_is
-
-
 def _billed(video: Video, attempt: Attempt) -> Attempt:
     """
     A film that nobody fetched was made all the same: where the seller names no cost, its price counts.
@@ -149,9 +141,9 @@ def _billed(video: Video, attempt: Attempt) -> Attempt:
 
 async def _conclude(house: House, claim: Claim, attempt: Attempt) -> None:
     def unit(tx: Tx) -> tuple[Video, Moved]:
-        work.check(tx, claim)
         moved = Moved()
-        video, now_is = _reread(tx, attempt)
+        video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        work.check(tx, claim)
         if now_is.bearer is None:
             settle.conclude(tx, video, _billed(video, now_is), moved, finished=True)
         work.done(tx, video.id, attempt.number)
@@ -175,8 +167,8 @@ async def _try_later(house: House, claim: Claim, video: Video, attempt: Attempt)
     pause_us = int(pause_s * (0.5 + house.chance() / 2) * SECOND_US)
 
     def unit(tx: Tx) -> tuple[Video, Moved]:
+        now, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
-        now, now_is = _reread(tx, attempt)
         if not now.live:
             work.again(tx, claim, tx.now_us)
             return now, Moved()

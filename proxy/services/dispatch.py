@@ -69,9 +69,9 @@ async def advance(house: House, claim: Claim) -> None:
 
 
 def _next(tx: Tx, house: House, claim: Claim) -> Send | Ended | None:
-    work.check(tx, claim)
-    video = videos.by_id(tx, claim.video_id)
+    video = videos.take(tx, claim.video_id)
     assert video is not None, "work refers to a video"
+    work.check(tx, claim)
     attempts = [_orphan(tx, house, attempt) for attempt in videos.attempts_of(tx, video.id)]
     if not video.live:
         return _tidy(tx, video, attempts, claim)
@@ -286,7 +286,7 @@ def _keep(
     tx: Tx, house: House, send: Send, claim: Claim, end: Accepted | Refusal | OutcomeUnknown, chance: float
 ) -> Moved:
     moved = Moved()
-    video = videos.by_id(tx, send.video.id)
+    video = videos.take(tx, send.video.id)
     attempts = videos.attempts_of(tx, send.video.id)
     assert video is not None, "videos are never removed"
     attempt = attempts[send.attempt.number - 1]

@@ -83,6 +83,7 @@ async def look_for(house: House, claim: Claim, attempt: Attempt) -> None:
 
 def _stop_looking(tx: Tx, claim: Claim, attempt: Attempt) -> None:
     """Unless a callback has named the seller's id meanwhile: then there is something to poll."""
+    videos.take(tx, attempt.video_id)
     work.check(tx, claim)
     now_is = videos.attempt_of(tx, attempt.video_id, attempt.number)
     if now_is is not None and now_is.state == attempt.state:
@@ -117,12 +118,9 @@ async def _find(
 def _keep_found(
     tx: Tx, house: House, claim: Claim, number: int, answer: Accepted | SellerError | None
 ) -> tuple[Video, Moved]:
-    work.check(tx, claim)
     moved = Moved()
-    video = videos.by_id(tx, claim.video_id)
-    attempt = videos.attempt_of(tx, claim.video_id, number)
-    assert video is not None, "videos are never removed"
-    assert attempt is not None, "nor are attempts"
+    video, attempt = videos.take_attempt(tx, claim.video_id, number)
+    work.check(tx, claim)
     if attempt.state != "unknown":
         work.again(tx, claim, tx.now_us)  # a callback has named the seller's id meanwhile
     elif answer is None:

@@ -5,10 +5,11 @@ Nobody can be asked about those any more, so they count as unknown: operators se
 `on_unknown` decides. Once the rules name the provider again, they are polled on.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
+from proxy.core.attempt import Attempt
 from proxy.services.due import wake
 from proxy.store import videos, work
 from proxy.store.base import Tx
@@ -38,20 +39,29 @@ def mark_vanished(tx: Tx, known: Collection[str]) -> Vanished:
 
 
 def _mark(tx: Tx, gone: Collection[str]) -> int:
-    running = [attempt for attempt, _, _ in videos.attempts_in_state(tx, "running", most=_ALL)]
-    lost_sight_of = [attempt for attempt in running if attempt.provider in gone]
-    for attempt in lost_sight_of:
+    marked = 0
+    for attempt in _taken(tx, "running", lambda seen: seen.provider in gone):
         videos.save_attempt(tx, msgspec.structs.replace(attempt, state="unknown", message=MESSAGE))
         work.done(tx, attempt.video_id, attempt.number)
         wake(tx, attempt.video_id)
-    return len(lost_sight_of)
+        marked += 1
+    return marked
 
 
 def _return(tx: Tx, known: Collection[str]) -> int:
     """An unknown attempt whose seller's id is held was accepted; only its provider was missing."""
-    unknown = [attempt for attempt, _, _ in videos.attempts_in_state(tx, "unknown", most=_ALL)]
-    askable = [attempt for attempt in unknown if attempt.seller_id is not None and attempt.provider in known]
-    for attempt in askable:
+    returned = 0
+    for attempt in _taken(tx, "unknown", lambda seen: seen.seller_id is not None and seen.provider in known):
         videos.save_attempt(tx, msgspec.structs.replace(attempt, state="running", message=None))
         work.ensure(tx, attempt.video_id, attempt.number, tx.now_us)
-    return len(askable)
+        returned += 1
+    return returned
+
+
+def _taken(tx: Tx, state: str, wanted: Callable[[Attempt], bool]) -> Iterator[Attempt]:
+    """The wanted attempts in a state, each with its video taken, and still in that state then."""
+    seen = [attempt for attempt, _, _ in videos.attempts_in_state(tx, state, most=_ALL) if wanted(attempt)]
+    for attempt in sorted(seen, key=lambda one: (one.video_id, one.number)):
+        _, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        if now_is.state == state:
+            yield now_is

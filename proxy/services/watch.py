@@ -6,12 +6,13 @@ Nothing here moves a video on but a typed, definite answer; whatever cannot be r
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import structlog
 
 from proxy.core.account import Account
-from proxy.core.attempt import Attempt, Progress
+from proxy.core.attempt import Attempt, Progress, Result
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import LeaseLost, Refusal, SellerError
 from proxy.core.offer import Candidate
@@ -101,10 +102,9 @@ class _Unchanged(msgspec.Struct, frozen=True):
 
 
 def _note_many(tx: Tx, items: Sequence[_Unchanged]) -> list[None]:
+    # Videos first, as everywhere: who holds a video may be waiting for its row of work.
+    videos.advance_many(tx, [(item.next.claim.video_id, item.percent) for item in items if item.percent])
     work.again_many(tx, [item.next for item in items])
-    forward = [(item.next.claim.video_id, item.percent) for item in items if item.percent]
-    if forward:
-        videos.advance_many(tx, [(video_id, percent) for video_id, percent in forward if percent])
     return [None] * len(items)
 
 
@@ -115,18 +115,21 @@ async def _moved_on(house: House, claim: Claim, video: Video, attempt: Attempt, 
     # A seller's 100 % without a file is not yet the customer's.
     percent = None if answer.percent is None or answer.percent <= video.progress else min(answer.percent, 99)
     if attempt.missing:
-        await _save(house, claim, msgspec.structs.replace(attempt, missing=0, missing_since=None))
+        await _save(house, claim, missing=0, missing_since=None)
     await house.store.write_grouped(_note_many, _Unchanged(Next(claim=claim, due_at=due_at), percent))
 
 
-async def _save(house: House, claim: Claim, attempt: Attempt) -> None:
-    """Raises LeaseLost: another worker may know better by now."""
+async def _save(house: House, claim: Claim, **fields: Any) -> Attempt:
+    """The attempt with these fields changed. Raises LeaseLost: another worker may know better by now."""
 
-    def unit(tx: Tx) -> None:
+    def unit(tx: Tx) -> Attempt:
+        _, now_is = videos.take_attempt(tx, claim.video_id, claim.attempt_no)
         work.check(tx, claim)
-        videos.save_attempt(tx, attempt)
+        changed = msgspec.structs.replace(now_is, **fields)
+        videos.save_attempt(tx, changed)
+        return changed
 
-    await house.store.write(unit)
+    return await house.store.write(unit)
 
 
 async def _again(house: House, claim: Claim, due_at: int) -> None:
@@ -147,51 +150,54 @@ async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progre
     """The seller made the film: from now on it may only be fetched, never bought again. Raises LeaseLost."""
     result = answer.result
     assert result is not None, "asked for above"
-    stated = result.cost_microusd is not None or bool(attempt.cost_stated)
-    done = msgspec.structs.replace(
-        attempt,
-        state="done",
-        ended_at=house.clock(),
-        link=result.url,
-        missing=0,
-        missing_since=None,
-        cost_microusd=result.cost_microusd if result.cost_microusd is not None else attempt.cost_microusd,
-        cost_stated=int(stated),
-    )
 
-    def unit(tx: Tx) -> LeaseLost | None:
-        now_is = videos.attempt_of(tx, attempt.video_id, attempt.number)
-        if now_is is not None and now_is.state == "running":
-            videos.save_attempt(tx, done)  # evidence, whoever holds the lease
+    def unit(tx: Tx) -> Attempt | LeaseLost:
+        _, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        if now_is.state == "running":
+            now_is = _done(now_is, result, at=tx.now_us)
+            videos.save_attempt(tx, now_is)  # evidence, whoever holds the lease
         try:
             work.check(tx, claim)
         except LeaseLost as exc:
             return exc  # raised in here, it would undo what was saved
-        return None
+        return now_is
 
-    lost = await house.store.write(unit)
-    if lost is not None:
-        raise lost
+    done = await house.store.write(unit)
+    if isinstance(done, LeaseLost):
+        raise done
     return done
+
+
+def _done(attempt: Attempt, result: Result, *, at: int) -> Attempt:
+    stated = result.cost_microusd is not None
+    return msgspec.structs.replace(
+        attempt,
+        state="done",
+        ended_at=at,
+        link=result.url,
+        missing=0,
+        missing_since=None,
+        cost_microusd=result.cost_microusd if stated else attempt.cost_microusd,
+        cost_stated=1 if stated else attempt.cost_stated,
+    )
 
 
 async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal) -> None:
     """A definite end without a film: the next offer's turn, if the video is still live."""
 
     def unit(tx: Tx) -> tuple[Video, Moved]:
-        work.check(tx, claim)
         moved = Moved()
-        video = videos.by_id(tx, attempt.video_id)
-        assert video is not None, "videos are never removed"
+        video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        work.check(tx, claim)
         failed = msgspec.structs.replace(
-            attempt,
+            now_is,
             state="failed",
             ended_at=tx.now_us,
             failure_kind=answer.kind,
             seller_code=answer.seller_code,
             message=house.clean(str(answer)),
             # What the seller took at accept it has taken, unless it says otherwise now.
-            cost_microusd=attempt.cost_microusd if answer.cost_microusd is None else answer.cost_microusd,
+            cost_microusd=now_is.cost_microusd if answer.cost_microusd is None else answer.cost_microusd,
         )
         settle.conclude(tx, video, failed, moved, finished=False)
         work.done(tx, attempt.video_id, attempt.number)
@@ -206,26 +212,22 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
 
 
 async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, answer: Missing) -> None:
-    now = house.clock()
-    since = attempt.missing_since if attempt.missing_since is not None else now
-    denied = msgspec.structs.replace(attempt, missing=attempt.missing + 1, missing_since=since)
-    lost = denied.missing >= LOST_AFTER and now - since >= LOST_AFTER_US
-    if lost:
-        denied = msgspec.structs.replace(
-            denied, state="lost", message=None if video.deleted_at else house.clean(str(answer))
-        )
-
-    def unit(tx: Tx) -> None:
+    def unit(tx: Tx) -> bool:
+        now, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
-        videos.save_attempt(tx, denied)
-        if lost:
-            work.done(tx, attempt.video_id, attempt.number)
-            wake(tx, attempt.video_id)
-        else:
+        since = tx.now_us if now_is.missing_since is None else now_is.missing_since
+        denied = msgspec.structs.replace(now_is, missing=now_is.missing + 1, missing_since=since)
+        if denied.missing < LOST_AFTER or tx.now_us - since < LOST_AFTER_US:
+            videos.save_attempt(tx, denied)
             work.again(tx, claim, _next_poll(house, video, attempt))
+            return False
+        message = None if now.deleted_at else house.clean(str(answer))
+        videos.save_attempt(tx, msgspec.structs.replace(denied, state="lost", message=message))
+        work.done(tx, attempt.video_id, attempt.number)
+        wake(tx, attempt.video_id)
+        return True
 
-    await house.store.write(unit)
-    if lost:
+    if await house.store.write(unit):
         _log.error("attempt.lost", video=video.id, attempt=attempt.number, provider=attempt.provider)
         house.due.set()
 
@@ -234,12 +236,11 @@ async def _abandon(house: House, claim: Claim, attempt: Attempt) -> None:
     """Three days after its video ended nobody asks any more; its cost stays unknown."""
 
     def unit(tx: Tx) -> tuple[Video, Moved]:
-        work.check(tx, claim)
         moved = Moved()
-        video = videos.by_id(tx, attempt.video_id)
-        assert video is not None, "videos are never removed"
+        video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        work.check(tx, claim)
         lost = msgspec.structs.replace(
-            attempt,
+            now_is,
             state="failed",
             failure_kind="seller_timeout",
             ended_at=tx.now_us,
@@ -280,9 +281,7 @@ async def _ask_to_stop(house: House, claim: Claim, account: Account, adapter: Ca
     )
     if outcome != "ok":
         return attempt  # asked again before the next poll: a film that is not stopped has to be paid
-    asked = msgspec.structs.replace(attempt, cancel_asked_at=house.clock())
-    await _save(house, claim, asked)
-    return asked
+    return await _save(house, claim, cancel_asked_at=house.clock())
 
 
 # Callbacks
@@ -308,6 +307,7 @@ async def called_back(house: House, token: str, body: bytes) -> bool:
 
 
 def _heed(tx: Tx, house: House, video_id: str, number: int, body: bytes) -> tuple[str, str]:
+    videos.take(tx, video_id)
     attempt = videos.attempt_of(tx, video_id, number)
     if attempt is None:
         return "other", "ignored"

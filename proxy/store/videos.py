@@ -73,6 +73,7 @@ _attempt_columns = [attempts.c[name] for name in _ATTEMPT]
 
 _INSERT = Statement(insert(videos).values({name: bindparam(name) for name in _VIDEO}))
 _BY_ID = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")))
+_TAKE = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")).with_for_update())
 _ATTEMPTS_OF = Statement(
     select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
 )
@@ -93,6 +94,24 @@ def by_id(tx: Tx, video_id: str) -> Video | None:
     """The video, hidden or not, of whichever tenant."""
     row = tx.one(_BY_ID, id=video_id)
     return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+
+
+def take(tx: Tx, video_id: str) -> Video | None:
+    """
+    The video, which nobody else changes until this unit is kept; its attempts, its work and its money with it.
+
+    A unit that changes anything of a video takes it first of all, so that no two wait for each other.
+    """
+    row = tx.one(_TAKE, id=video_id)
+    return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+
+
+def take_attempt(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:
+    """The same with one of its attempts, both as they now are."""
+    video, attempt = take(tx, video_id), attempt_of(tx, video_id, number)
+    assert video is not None, "videos are never removed"
+    assert attempt is not None, "nor are attempts"
+    return video, attempt
 
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:
@@ -178,7 +197,7 @@ def advance(tx: Tx, video_id: str, percent: int) -> None:
 
 def advance_many(tx: Tx, rows: Sequence[tuple[str, int]]) -> None:
     """The same for many."""
-    tx.run_many(_ADVANCE, [{"video_id": video_id, "percent": percent} for video_id, percent in rows])
+    tx.run_many(_ADVANCE, [{"video_id": video_id, "percent": percent} for video_id, percent in sorted(rows)])
 
 
 def fail(tx: Tx, video_id: str, code: str, message: str, *, at: int, cancelled: bool = False) -> bool:

@@ -51,10 +51,11 @@ _DUE = (
     .order_by(work.c.due_at)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
+    .cte("due")  # as a plain subquery it might be asked again and again, and lock more than its limit
 )
 _CLAIM = Statement(
     update(work)
-    .where(tuple_(work.c.video_id, work.c.attempt_no).in_(_DUE))
+    .where(tuple_(work.c.video_id, work.c.attempt_no).in_(select(_DUE.c.video_id, _DUE.c.attempt_no)))
     .values(lease_until=bindparam("until"), owner=bindparam("owner"), fence=work.c.fence + 1, nudged=0)
     .returning(work.c.video_id, work.c.attempt_no, work.c.fence, work.c.due_at)
 )
@@ -71,7 +72,7 @@ _NUDGE = Statement(
         nudged=case((_FREE, 0), else_=1),
     )
 )
-_HELD = Statement(select(work.c.fence).where(_OURS))
+_HELD = Statement(select(work.c.fence).where(_OURS).with_for_update())
 _EXISTS = Statement(select(work.c.fence).where(_KEY))
 _DONE = Statement(delete(work).where(_KEY))
 _EXTEND = Statement(update(work).where(_OURS).values(lease_until=bindparam("until")))
@@ -118,7 +119,11 @@ def any_due(tx: Tx) -> bool:
 
 
 def check(tx: Tx, held: Claim) -> None:
-    """Raises LeaseLost where another worker has claimed the row since, or it is gone."""
+    """
+    Raises LeaseLost where another worker has claimed the row since, or it is gone.
+
+    Until this unit is kept nobody else can claim it.
+    """
     if tx.one(_HELD, of_video=held.video_id, of_attempt=held.attempt_no, of_fence=held.fence) is None:
         raise LeaseLost(f"{held.video_id}/{held.attempt_no}")
 
@@ -149,7 +154,7 @@ def again_many(tx: Tx, rows: Sequence[Next]) -> None:
                 "now": tx.now_us,
                 "due": row.due_at,
             }
-            for row in rows
+            for row in sorted(rows, key=lambda row: (row.claim.video_id, row.claim.attempt_no))
         ],
     )
 
@@ -165,7 +170,7 @@ def extend(tx: Tx, held: Sequence[Claim], *, lease_us: int) -> None:
                 "of_fence": one.fence,
                 "until": tx.now_us + lease_us,
             }
-            for one in held
+            for one in sorted(held, key=lambda one: (one.video_id, one.attempt_no))
         ],
     )
 

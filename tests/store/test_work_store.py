@@ -34,7 +34,7 @@ async def only_claim(store: Store) -> Claim:
 
 async def still_ours(store: Store, held: Claim) -> bool:
     try:
-        await store.read(lambda tx: work.check(tx, held))
+        await store.write(lambda tx: work.check(tx, held))
     except LeaseLost:
         return False
     return True
