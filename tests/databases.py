@@ -32,6 +32,8 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
 
     place: Path | str
     """Of the file, or the address of a database on a server."""
+    folder: Path
+    """Where its owner may put what belongs to it."""
 
     @property
     def url(self) -> str:
@@ -85,7 +87,8 @@ class Templates:
 
     def make(self, engine: str, folder: Path) -> Database:
         """A file in `folder`, or a database on the one server of this run."""
-        return Database(place=self._copied_file(folder) if engine == "sqlite" else self._copied_database())
+        place = self._copied_file(folder) if engine == "sqlite" else self._copied_database()
+        return Database(place=place, folder=folder)
 
     def close(self) -> None:
         """Drops what was made on the server."""

@@ -1,10 +1,10 @@
 """Houses on real database files, for the tests in this folder."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
+from tests.databases import Database
 from tests.outside.films import make_film
 from tests.services.rehearsal import Rehearsal, rehearse
 
@@ -16,14 +16,14 @@ def film() -> bytes:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, film: bytes) -> AsyncIterator[Rehearsal]:
+async def house(database: Database, film: bytes) -> AsyncIterator[Rehearsal]:
     """Waits where a submit's end is unknown, as is the default."""
-    async with rehearse(tmp_path, film) as rehearsal:
+    async with rehearse(database, film) as rehearsal:
         yield rehearsal
 
 
 @pytest.fixture
-async def bold(tmp_path: Path, film: bytes) -> AsyncIterator[Rehearsal]:
+async def bold(database: Database, film: bytes) -> AsyncIterator[Rehearsal]:
     """Buys elsewhere where a submit's end is unknown."""
-    async with rehearse(tmp_path, film, on_unknown="fallback") as rehearsal:
+    async with rehearse(database, film, on_unknown="fallback") as rehearsal:
         yield rehearsal

@@ -35,6 +35,7 @@ from proxy.store.videos import Video
 from proxy.store.work import Claim
 from proxy.telemetry.logs import Redaction
 from proxy.telemetry.metrics import Metrics
+from tests.databases import Database
 from tests.whole.stage import PLAY_KEYS, SELLERS, make_rules
 
 START_US = 1_795_000_000 * SECOND_US
@@ -235,20 +236,29 @@ class FalOrder:
         return reply(200, {"video": {"url": "https://files.example/film.mp4"}, "seed": 1})
 
 
+def _file_in(folder: Path) -> Database:
+    migrations.migrate(folder / "reelay.db")
+    return Database(place=folder / "reelay.db", folder=folder)
+
+
 @contextlib.asynccontextmanager
 async def rehearse(
-    folder: Path,
+    where: Database | Path,
     film: bytes,
     *,
     order: tuple[str, ...] = ("fal", "runflow"),
     rule: dict[str, Any] | None = None,
-    store: type[SqliteStore] = SqliteStore,
+    store: type[SqliteStore] | None = None,
     **fallback: Any,
 ) -> AsyncGenerator[Rehearsal]:
-    """Sellers in a fixed order. `rule` goes over the only rule, `fallback` over the defaults."""
-    migrations.migrate(folder / "reelay.db")
+    """
+    Sellers in a fixed order. `rule` goes over the only rule, `fallback` over the defaults.
+
+    In a folder, on a SQLite file of its own, run by `store`.
+    """
     clock = Clock()
-    opened = store(folder / "reelay.db", clock)
+    database = where if isinstance(where, Database) else _file_in(where)
+    opened = database.store(clock) if store is None else store(database.folder / "reelay.db", clock)
     await opened.open()
     await opened.write(lambda tx: tenants.insert_tenant(tx, TENANT))
     written = make_rules(dict.fromkeys(SELLERS, "http://127.0.0.1:1"), speed=1.0, deadline_s=1200)
@@ -269,7 +279,7 @@ async def rehearse(
         adapters=adapters,
         transport=transport,
         fetcher=fetcher,
-        storage=Folder(folder / "videos"),
+        storage=Folder(database.folder / "videos"),
         metrics=Metrics(
             "0", providers=list(rules.accounts), models=rules.models, offers=list(rules.offers), rules=["default"],
             routes={},

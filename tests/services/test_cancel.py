@@ -1,6 +1,5 @@
 """Cancel and delete, whatever the attempt is doing."""
 
-import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from proxy.core.errors import Interrupted
 from proxy.core.wire import Call, Reply
 from proxy.services.cancel import cancel, delete
 from proxy.services.watch import attend
+from proxy.store.tables import metadata
+from tests.databases import Database
 from tests.services.rehearsal import TENANT, FalOrder, Rehearsal, rehearse, reply
 
 FAL_720P_MICROUSD = 1_213_600
@@ -219,15 +220,9 @@ SECRET = "an unlucky paper boat"
 LINK = "files.example"
 
 
-def _everything(folder: Path) -> str:
+def _everything(database: Database) -> str:
     """Every value of every row, as text."""
-    database = sqlite3.connect(folder / "reelay.db")
-    try:
-        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-        rows = [row for table in tables for row in database.execute(f"select * from {table}")]  # noqa: S608  # the names come from the database itself
-    finally:
-        database.close()
-    return repr(rows)
+    return repr([database.rows(f"select * from {table}") for table in metadata.tables])  # noqa: S608  # the names are our own
 
 
 async def _before_it_is_sent(house: Rehearsal, video_id: str) -> None:
@@ -252,23 +247,23 @@ async def _after_it_is_completed(house: Rehearsal, video_id: str) -> None:
 
 @pytest.mark.parametrize("when", [_before_it_is_sent, _while_it_runs, _while_it_is_copied, _after_it_is_completed])
 async def test_delete_leaves_no_prompt_no_link_and_no_file(
-    house: Rehearsal, tmp_path: Path, when: Callable[[Rehearsal, str], Awaitable[None]]
+    house: Rehearsal, database: Database, when: Callable[[Rehearsal, str], Awaitable[None]]
 ) -> None:
     order = FalOrder()
     order.status = "COMPLETED"
     house.answers(order)
     video_id = await house.accept(model=FAL, prompt=SECRET, metadata={"note": SECRET})
-    assert SECRET in _everything(tmp_path)
+    assert SECRET in _everything(database)
     await when(house, video_id)
     await house.run(30)
-    kept = _everything(tmp_path)
+    kept = _everything(database)
     assert SECRET not in kept
     assert LINK not in kept
-    assert list((tmp_path / "videos").rglob("*.mp4")) == []
+    assert list((database.folder / "videos").rglob("*.mp4")) == []
     assert (await house.video(video_id)).hold != "held"
 
 
-async def test_refusal_text_that_comes_after_the_delete_is_not_kept(house: Rehearsal, tmp_path: Path) -> None:
+async def test_refusal_text_that_comes_after_the_delete_is_not_kept(house: Rehearsal, database: Database) -> None:
     order = FalOrder()
 
     async def quotes_the_prompt(provider: str, call: Call) -> Reply:
@@ -284,10 +279,12 @@ async def test_refusal_text_that_comes_after_the_delete_is_not_kept(house: Rehea
     order.status = "COMPLETED"
     await house.run(20)
     assert await house.states(video_id) == ["failed"]
-    assert SECRET not in _everything(tmp_path)
+    assert SECRET not in _everything(database)
 
 
-async def test_answer_that_comes_after_the_delete_leaves_none_of_its_words(house: Rehearsal, tmp_path: Path) -> None:
+async def test_answer_after_the_delete_leaves_none_of_its_words(
+    house: Rehearsal, database: Database
+) -> None:
     async def quotes_the_prompt(provider: str, call: Call) -> Reply:
         del provider, call
         await house.delete(video_id)
@@ -297,7 +294,7 @@ async def test_answer_that_comes_after_the_delete_leaves_none_of_its_words(house
     video_id = await house.accept(model=FAL, prompt=SECRET)
     await house.settle()
     assert await house.states(video_id) == ["unknown"]
-    assert SECRET not in _everything(tmp_path)
+    assert SECRET not in _everything(database)
 
 
 async def test_copy_that_a_crash_left_behind_goes_with_the_video(house: Rehearsal, tmp_path: Path) -> None:
@@ -320,9 +317,9 @@ async def test_copy_that_a_crash_left_behind_goes_with_the_video(house: Rehearsa
     assert not left.exists()
 
 
-async def test_charge_of_a_cancelled_video_never_exceeds_its_hold(tmp_path: Path, film: bytes) -> None:
+async def test_charge_of_a_cancelled_video_never_exceeds_its_hold(database: Database, film: bytes) -> None:
     """The seller names a price beyond what was held; the rest is ours."""
-    async with rehearse(tmp_path, film, order=("runflow",)) as house:
+    async with rehearse(database, film, order=("runflow",)) as house:
 
         async def dear(provider: str, call: Call) -> Reply:
             assert provider == "runflow"
@@ -351,10 +348,10 @@ async def _never_ends(provider: str, call: Call) -> Reply:
 
 
 async def test_order_that_never_ends_is_given_up_at_an_unknown_cost_and_not_charged(
-    tmp_path: Path, film: bytes
+    database: Database, film: bytes
 ) -> None:
     """What was named at accept is no sign that a film was made."""
-    async with rehearse(tmp_path, film, order=("shortapi",)) as house:
+    async with rehearse(database, film, order=("shortapi",)) as house:
         house.answers(_never_ends)
         video_id = await house.accept()
         await house.run(3)

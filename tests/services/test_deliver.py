@@ -10,6 +10,7 @@ from proxy.core.wire import Call, Reply
 from proxy.outside.assets import FileUnavailable
 from proxy.services.deliver import LONGEST_PAUSE_S, deliver
 from proxy.services.watch import attend
+from tests.databases import Database
 from tests.outside.films import make_film
 from tests.services.rehearsal import TENANT, FalOrder, Rehearsal, rehearse, reply
 
@@ -164,9 +165,9 @@ async def test_deadline_in_the_middle_of_a_copy_does_not_stop_it(house: Rehearsa
 # What is charged for what came
 
 
-async def _delivered(folder: Path, film: bytes, *, cost: str | None, **ask: Any) -> dict[str, int]:
+async def _delivered(database: Database, film: bytes, *, cost: str | None, **ask: Any) -> dict[str, int]:
     """Balances after one film from Runflow, which names `cost`."""
-    async with rehearse(folder, film, order=("runflow",)) as house:
+    async with rehearse(database, film, order=("runflow",)) as house:
 
         async def runflow(provider: str, call: Call) -> Reply:
             del provider
@@ -189,50 +190,50 @@ SPEND = f"tenant:{TENANT.id}:spend"
 MARKUP = f"tenant:{TENANT.id}:markup"
 
 
-async def test_shorter_film_is_charged_as_it_came(tmp_path: Path) -> None:
+async def test_shorter_film_is_charged_as_it_came(database: Database) -> None:
     film = make_film(seconds=4, width_px=1280, height_px=720)
-    balances = await _delivered(tmp_path, film, cost="1.5170", seconds=5)
+    balances = await _delivered(database, film, cost="1.5170", seconds=5)
     assert balances[SPEND] == 4 * 303_400
     assert balances["provider:runflow:payable"] == -1_517_000
     assert balances[MARKUP] == 303_400, "the seller took it, so the loss is our margin"
 
 
-async def test_longer_film_is_charged_as_it_was_asked(tmp_path: Path) -> None:
+async def test_longer_film_is_charged_as_it_was_asked(database: Database) -> None:
     film = make_film(seconds=5, width_px=1280, height_px=720)
-    balances = await _delivered(tmp_path, film, cost="1.2136", seconds=4)
+    balances = await _delivered(database, film, cost="1.2136", seconds=4)
     assert balances == {SPEND: FAL_720P_MICROUSD, "provider:runflow:payable": -FAL_720P_MICROUSD}
 
 
-async def test_smaller_film_is_charged_at_the_lower_price(tmp_path: Path) -> None:
+async def test_smaller_film_is_charged_at_the_lower_price(database: Database) -> None:
     film = make_film(seconds=4, width_px=864, height_px=496)
-    balances = await _delivered(tmp_path, film, cost="1.2136", seconds=4)
+    balances = await _delivered(database, film, cost="1.2136", seconds=4)
     assert balances[SPEND] == 4 * 140_600
 
 
-async def test_what_a_seller_takes_beyond_the_hold_is_ours(tmp_path: Path, film: bytes) -> None:
-    balances = await _delivered(tmp_path, film, cost="2.4272", seconds=4)
+async def test_what_a_seller_takes_beyond_the_hold_is_ours(database: Database, film: bytes) -> None:
+    balances = await _delivered(database, film, cost="2.4272", seconds=4)
     assert balances[SPEND] == FAL_720P_MICROUSD
     assert balances["absorbed:overrun"] == FAL_720P_MICROUSD
     assert balances["provider:runflow:payable"] == -2 * FAL_720P_MICROUSD
 
 
-async def test_seller_that_names_no_cost_is_owed_its_price(tmp_path: Path, film: bytes) -> None:
-    balances = await _delivered(tmp_path, film, cost=None, seconds=4)
+async def test_seller_that_names_no_cost_is_owed_its_price(database: Database, film: bytes) -> None:
+    balances = await _delivered(database, film, cost=None, seconds=4)
     assert balances == {SPEND: FAL_720P_MICROUSD, "provider:runflow:payable": -FAL_720P_MICROUSD}
 
 
-async def test_length_that_the_seller_chose_is_charged_as_measured(tmp_path: Path) -> None:
+async def test_length_that_the_seller_chose_is_charged_as_measured(database: Database) -> None:
     film = make_film(seconds=7, width_px=1280, height_px=720)
-    balances = await _delivered(tmp_path, film, cost=None, seconds="auto")
+    balances = await _delivered(database, film, cost=None, seconds="auto")
     assert balances == {SPEND: 7 * 303_400, "provider:runflow:payable": -7 * 303_400}
 
 
 @pytest.mark.parametrize("billed", [False, True])
 async def test_failed_attempt_is_borne_by_us_unless_the_rule_bills_it(
-    tmp_path: Path, film: bytes, *, billed: bool
+    database: Database, film: bytes, *, billed: bool
 ) -> None:
     """ShortAPI keeps its money for a render that broke; Runflow then delivers."""
-    async with rehearse(tmp_path, film, order=("runflow", "fal"), rule={"bill_failed_attempts": billed}) as house:
+    async with rehearse(database, film, order=("runflow", "fal"), rule={"bill_failed_attempts": billed}) as house:
         order = FalOrder()
         order.status = "COMPLETED"
 

@@ -16,6 +16,7 @@ from proxy.services.intake import accept
 from proxy.store import videos
 from proxy.store.base import Tx
 from proxy.store.sqlite import SqliteStore
+from tests.databases import Database
 from tests.services.rehearsal import CALLER, FalOrder, Rehearsal, rehearse, reply
 from tests.whole.stage import PLAY_KEYS
 
@@ -206,8 +207,8 @@ async def test_id_that_belongs_to_another_order_is_no_acceptance(bold: Rehearsal
     assert states == [["running"], ["unknown", "running"]], "the rule says to buy elsewhere, at once"
 
 
-async def test_every_submit_beside_an_unknown_one_counts_as_a_possible_double(tmp_path: Path, film: bytes) -> None:
-    async with rehearse(tmp_path, film, on_unknown="fallback") as bold:
+async def test_every_submit_beside_an_unknown_one_counts_as_a_possible_double(database: Database, film: bytes) -> None:
+    async with rehearse(database, film, on_unknown="fallback") as bold:
         answers: list[Any] = [
             Interrupted("reset"),
             reply(429, {"error": {"code": "RATE_LIMITED"}}),
@@ -271,8 +272,8 @@ async def test_lost_lease_stops_a_step_before_anything_is_sent(house: Rehearsal)
     assert house.transport.calls == []
 
 
-async def test_commit_that_took_too_long_lets_nothing_leave(tmp_path: Path, film: bytes) -> None:
-    async with rehearse(tmp_path, film) as house:
+async def test_commit_that_took_too_long_lets_nothing_leave(database: Database, film: bytes) -> None:
+    async with rehearse(database, film) as house:
         video_id = await house.accept(model="fal/seedance-2.0")
         (claim,) = await house.claim()
         ticks = iter([0, 45])

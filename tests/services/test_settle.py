@@ -1,7 +1,6 @@
 """Money inside one transaction: a hold ends once, and every entry balances."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from proxy.services.settle import Moved
 from proxy.store import videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Video
+from tests.databases import Database
 from tests.services.rehearsal import TENANT, Rehearsal, rehearse
 
 PRICE_MICROUSD = 1_213_600
@@ -197,9 +197,9 @@ async def test_cost_that_nobody_knows_is_written_nowhere(house: Rehearsal) -> No
     assert await house.balances() == {}
 
 
-async def test_failed_attempts_that_the_rule_bills_share_the_hold(tmp_path: Path, film: bytes) -> None:
+async def test_failed_attempts_that_the_rule_bills_share_the_hold(database: Database, film: bytes) -> None:
     """The hold is then the sum of what may be tried, so that both fit."""
-    async with rehearse(tmp_path, film, rule={"bill_failed_attempts": True}) as house:
+    async with rehearse(database, film, rule={"bill_failed_attempts": True}) as house:
         video_id = await _begun(house, "done", "running")
         assert (await house.video(video_id)).hold_microusd == 2 * PRICE_MICROUSD
         await _in_one(house, video_id, _conclude(2, finished=False, cost=300_000))

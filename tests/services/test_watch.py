@@ -1,6 +1,5 @@
 """Attempts that are followed: what ends them, and what never does."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from proxy.core.errors import Interrupted, LeaseLost
 from proxy.core.video import RoutingWish
 from proxy.core.wire import Call, Reply
 from proxy.services.watch import attend, called_back
+from tests.databases import Database
 from tests.services.rehearsal import TENANT, FalOrder, Rehearsal, rehearse, reply
 
 FAL_720P_MICROUSD = 1_213_600
@@ -238,7 +238,7 @@ async def test_stale_worker_takes_nothing_back(house: Rehearsal) -> None:
     assert await house.states(video_id) == ["done"]
 
 
-async def test_progress_never_goes_back(tmp_path: Path, film: bytes) -> None:
+async def test_progress_never_goes_back(database: Database, film: bytes) -> None:
     percents: list[int | None] = [10, 40, 20, None, 120, 100]
 
     async def evolink(provider: str, call: Call) -> Reply:
@@ -247,7 +247,7 @@ async def test_progress_never_goes_back(tmp_path: Path, film: bytes) -> None:
             return reply(200, {"id": "task-1"})
         return reply(200, {"status": "processing", "progress": percents.pop(0) if percents else 50})
 
-    async with rehearse(tmp_path, film, order=("evolink",)) as house:
+    async with rehearse(database, film, order=("evolink",)) as house:
         house.answers(evolink)
         video_id = await house.accept()
         seen: list[int] = []
