@@ -16,8 +16,7 @@ import structlog
 import uvicorn
 
 from proxy.api.auth import BOOTSTRAP_TENANT, Keyring
-from proxy.api.site import build_metrics_site, build_site, route_templates
-from proxy.core.clock import system_clock
+from proxy.api.site import build_probes_site, build_site, route_templates
 from proxy.core.errors import ConfigError, Overloaded
 from proxy.core.ids import Secrets, time_hex
 from proxy.core.tenant import Tenant
@@ -42,8 +41,8 @@ from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
 from proxy.store import tenants, work
-from proxy.store.base import Tx
-from proxy.store.sqlite import FileLock, SqliteStore
+from proxy.store.base import Store, Tx
+from proxy.store.sqlite import FileLock
 from proxy.telemetry import logs
 from proxy.telemetry.metrics import Metrics
 
@@ -75,16 +74,20 @@ class Running(msgspec.Struct, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, env: Mapping[str, str], *, sandbox: bool, worker_alone: bool = False
+) -> AsyncIterator[Running]:
     """
     Serves until `stop` is set and the block is left; drains then.
 
-    Raises ConfigError before the port is opened.
+    `worker_alone` serves no API, but works off what is due and answers probes and scrapes. Raises
+    ConfigError before the port is opened.
     """
     rules = play_sellers_only(read_rules(settings.rules, PlayKeys())) if sandbox else real_rules(settings, env)
     storage = open_storage(settings.storage_url)
     async with contextlib.AsyncExitStack() as stack:
-        _take_lock(stack, settings.database_path.resolve())  # a link to it is the same database
+        if isinstance(settings.database, Path):
+            _take_lock(stack, settings.database.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
         await _prepare(store, rules, sandbox=sandbox)
@@ -99,7 +102,13 @@ async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) 
             settings = msgspec.structs.replace(settings, public_url=settings.public_url or f"http://127.0.0.1:{port}")
         house = await _house(stack, settings, rules, store, storage, secrets, sandbox=sandbox)
         worker = Worker(house, owner=f"{socket.gethostname()}:{os.getpid()}")
-        server = await stack.enter_async_context(_serving(settings, house, store, listening, metrics_listening))
+        with_metrics = metrics_listening is None
+        site = (
+            build_probes_site(house, metrics_token=settings.metrics_token, with_metrics=with_metrics)
+            if worker_alone
+            else _api(settings, house, with_metrics=with_metrics)
+        )
+        server = await stack.enter_async_context(_serving(settings, house, site, listening, metrics_listening))
         working = asyncio.create_task(worker.run())
         stop = asyncio.Event()
         try:
@@ -133,7 +142,7 @@ def _origin(host: str, port: int) -> str:
 async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Settings, rules: Rules) -> Rules:
     from proxy.simulator.app import serve_sandbox  # noqa: PLC0415 - serving for real needs none of it
 
-    folder, speed = settings.database_path.parent / "sandbox-sellers", settings.sandbox_speed
+    folder, speed = settings.data_folder / "sandbox-sellers", settings.sandbox_speed
     origin = await stack.enter_async_context(serve_sandbox(folder=folder, clock_factor=1 / speed))
     return play_rules(rules, origin, speed)
 
@@ -141,10 +150,10 @@ async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Setting
 # The database at the start
 
 
-async def _prepare(store: SqliteStore, rules: Rules, *, sandbox: bool) -> None:
+async def _prepare(store: Store, rules: Rules, *, sandbox: bool) -> None:
     """Raises ConfigError for a database of the other kind, and leaves that as it was."""
     try:
-        vanished = await store.write(lambda tx: _take_over(tx, rules, sandbox=sandbox))
+        vanished = await store.write(lambda tx: _take_over(tx, rules, sandbox=sandbox, alone=store.alone))
     except Overloaded as exc:
         raise ConfigError(f"the database cannot be written: {exc.__cause__}") from exc
     for provider in vanished.providers:
@@ -153,7 +162,7 @@ async def _prepare(store: SqliteStore, rules: Rules, *, sandbox: bool) -> None:
         _log.warning("attempts.remarked", now_unknown=vanished.marked, running_again=vanished.returned)
 
 
-def _take_over(tx: Tx, rules: Rules, *, sandbox: bool) -> Vanished:
+def _take_over(tx: Tx, rules: Rules, *, sandbox: bool, alone: bool) -> Vanished:
     kind = "1" if sandbox else "0"
     known = tenants.fact(tx, "sandbox")
     if known not in {None, kind}:
@@ -164,7 +173,8 @@ def _take_over(tx: Tx, rules: Rules, *, sandbox: bool) -> Vanished:
     if tenants.find_tenant(tx, BOOTSTRAP_TENANT) is None:
         first = Tenant(id=BOOTSTRAP_TENANT, name=BOOTSTRAP_TENANT, allow_filter_off=True, created_at=tx.now_us)
         tenants.insert_tenant(tx, first)
-    work.release_all(tx)
+    if alone:
+        work.release_all(tx)
     return mark_vanished(tx, set(rules.accounts))
 
 
@@ -189,7 +199,7 @@ async def _house(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
     rules: Rules,
-    store: SqliteStore,
+    store: Store,
     storage: Storage,
     secrets: Secrets,
     *,
@@ -217,7 +227,7 @@ async def _house(
         storage=storage,
         metrics=metrics,
         secrets=secrets,
-        clock=system_clock,
+        clock=store.clock,
         new_id=time_hex,
         chance=random.random,
         public_url=settings.public_url,
@@ -233,25 +243,27 @@ def _cleaner(settings: Settings, rules: Rules) -> Callable[[str], str]:
     return lambda text: redaction.text(text, SELLER_TEXT_MAX_CHARS)
 
 
+def _api(settings: Settings, house: House, *, with_metrics: bool) -> object:
+    return build_site(
+        house,
+        Keyring(house.store, house.secrets, house.clock, settings.bootstrap_key),
+        Registrar(house.store, house.secrets, house.clock, time_hex),
+        metrics_token=settings.metrics_token,
+        with_metrics=with_metrics,
+    )
+
+
 @contextlib.asynccontextmanager
 async def _serving(
     settings: Settings,
     house: House,
-    store: SqliteStore,
+    site: object,
     listening: socket.socket,
     metrics_listening: socket.socket | None,
 ) -> AsyncIterator[uvicorn.Server]:
-    keyring = Keyring(store, house.secrets, system_clock, settings.bootstrap_key)
-    site = build_site(
-        house,
-        keyring,
-        Registrar(store, house.secrets, system_clock, time_hex),
-        metrics_token=settings.metrics_token,
-        with_metrics=metrics_listening is None,
-    )
     async with contextlib.AsyncExitStack() as stack:
         if metrics_listening is not None:
-            metrics_site = build_metrics_site(house, metrics_token=settings.metrics_token)
+            metrics_site = build_probes_site(house, metrics_token=settings.metrics_token)
             await stack.enter_async_context(_uvicorn(metrics_site, metrics_listening))
         yield await stack.enter_async_context(_uvicorn(site, listening))
 
@@ -284,15 +296,17 @@ async def _uvicorn(site: object, listening: socket.socket) -> AsyncIterator[uvic
         await serving
 
 
-async def serve(settings: Settings, env: Mapping[str, str], *, sandbox: bool) -> None:
-    """Serves until SIGTERM or SIGINT; a second signal ends at once."""
+async def serve(
+    settings: Settings, env: Mapping[str, str], *, sandbox: bool = False, worker_alone: bool = False
+) -> None:
+    """Serves, or only works, until SIGTERM or SIGINT; a second signal ends at once."""
     redact = [secret for secret in (settings.bootstrap_key, settings.secret, settings.metrics_token) if secret]
     logs.configure(settings.log, stream=sys.stderr, redact=redact)
     loop = asyncio.get_running_loop()
-    async with running(settings, env, sandbox=sandbox) as site:
+    async with running(settings, env, sandbox=sandbox, worker_alone=worker_alone) as site:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _asked_to_stop, site.stop)
-        _log.info("server.ready", origin=site.origin, sandbox=sandbox)
+        _log.info("server.ready", origin=site.origin, sandbox=sandbox, worker_alone=worker_alone)
         for what in site.house.rules.warnings:
             _log.warning("rules.warning", what=what)
         for what in (*unknown_names(env), *exposures(settings)):

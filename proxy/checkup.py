@@ -78,24 +78,25 @@ def _rules(settings: Settings, env: Mapping[str, str]) -> tuple[Rules | None, li
 
 
 async def _database(settings: Settings, rules: Rules | None) -> AsyncIterator[Finding]:
-    path = settings.database_path
-    if not path.exists():
-        yield _ok("database", f"{path} will be made by the first start")
+    place = settings.database
+    name = place if isinstance(place, Path) else "PostgreSQL"
+    if isinstance(place, Path) and not place.exists():
+        yield _ok("database", f"{name} will be made by the first start")
         return
     try:
-        revision = migrations.revision_of(path)
+        revision = migrations.revision_of(place)
         if revision != migrations.HEAD:
-            yield Finding(verdict="warn", subject="database", detail=f"{path} has schema {revision}: `reelay migrate`")
+            yield Finding(verdict="warn", subject="database", detail=f"{name} has schema {revision}: `reelay migrate`")
             return
         async with open_store(settings) as store:
             vanished = [] if rules is None else await owed_but_vanished(store, rules)
     except ConfigError as exc:
         yield _fail("database", exc)
         return
-    yield _ok("database", f"{path} at schema {revision}")
+    yield _ok("database", f"{name} at schema {revision}")
     for provider in vanished:
         yield Finding(verdict="fail", subject="database", detail=f"attempts are owed to {provider}, not in the rules")
-    secret = path.parent / "secret"
+    secret = settings.data_folder / "secret"
     if settings.secret is None and secret.exists() and stat.S_IMODE(secret.stat().st_mode) & 0o077:
         yield Finding(verdict="warn", subject="database", detail=f"{secret} can be read by others: chmod 600")
 
@@ -111,8 +112,9 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
     yield _ok("storage", f"{settings.storage_url} can be written")
     if free is not None:
         yield _disk("disk of the storage", free)
-    folder = next(parent for parent in settings.database_path.absolute().parents if parent.exists())
-    yield _disk("disk of the database", shutil.disk_usage(folder).free)
+    if isinstance(settings.database, Path):
+        folder = next(parent for parent in settings.database.absolute().parents if parent.exists())
+        yield _disk("disk of the database", shutil.disk_usage(folder).free)
 
 
 def _disk(subject: str, free_bytes: int) -> Finding:

@@ -61,14 +61,30 @@ def serve(sandbox: bool) -> None:
 
 
 @reelay.command()
+def work() -> None:
+    """
+    Work off what is due without an API, beside servers on the same PostgreSQL database, until SIGTERM.
+
+    Answers /healthz, /readyz and /metrics at REELAY_PORT. Files must lie where servers find them: in a bucket, or
+    in a folder that all share.
+    """
+    from proxy.app import serve as run  # noqa: PLC0415 - the other verbs need none of it
+
+    settings = read_settings(os.environ)
+    import uvloop  # noqa: PLC0415 - the same
+
+    uvloop.run(run(settings, os.environ, worker_alone=True))
+
+
+@reelay.command()
 @SANDBOX
 def migrate(sandbox: bool) -> None:
     """Bring the database to this version's schema; a server does so by itself when it starts."""
     from proxy.opening import prepare_database  # noqa: PLC0415
     from proxy.store import migrations  # noqa: PLC0415
 
-    path = prepare_database(read_settings(os.environ, sandbox=sandbox))
-    click.echo(f"{path} is at schema {migrations.HEAD}.")
+    place = prepare_database(read_settings(os.environ, sandbox=sandbox))
+    click.echo(f"{place if isinstance(place, Path) else 'The database'} is at schema {migrations.HEAD}.")
 
 
 @reelay.command()

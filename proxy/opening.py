@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +18,11 @@ from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
 from proxy.settings import Settings, WithFiles, keep_secret
 from proxy.store import migrations, videos
+from proxy.store.base import Store
 from proxy.store.sqlite import SqliteStore, refuse_network_file_system
+
+if TYPE_CHECKING:
+    from proxy.store.postgres import PostgresStore
 
 # Rules
 
@@ -107,23 +112,26 @@ def play_rules(rules: Rules, origin: str, speed: float) -> Rules:
 def load_secrets(settings: Settings) -> Secrets:
     """From REELAY_SECRET, else from a file beside the database, made once. Raises ConfigError."""
     if settings.secret is None:
-        return Secrets(masters=(keep_secret(settings.database_path.resolve().parent / "secret"),))
+        return Secrets(masters=(keep_secret(settings.data_folder.resolve() / "secret"),))
     return Secrets(masters=tuple(one.strip() for one in settings.secret.split(",")))
 
 
-def prepare_database(settings: Settings) -> Path:
-    """The database's file, on a disk that will do, at this version's schema. Raises ConfigError."""
-    path = settings.database_path
-    make_data_folder(path)
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder, not a database")
+def prepare_database(settings: Settings) -> Path | str:
+    """The database, a file on a disk that will do or a server's, at this version's schema. Raises ConfigError."""
+    place = settings.database
+    if not isinstance(place, Path):
+        migrations.migrate(place)
+        return place
+    make_data_folder(place)
+    if place.is_dir():
+        raise ConfigError(f"{place} is a folder, not a database")
     try:
-        migrations.migrate(path)
+        migrations.migrate(place)
     except OSError as exc:
-        raise ConfigError(f"{path} cannot be opened: {exc.strerror}") from exc
+        raise ConfigError(f"{place} cannot be opened: {exc.strerror}") from exc
     except sqlite3.Error as exc:
-        raise ConfigError(f"{path} cannot be opened: {exc}") from exc
-    return path
+        raise ConfigError(f"{place} cannot be opened: {exc}") from exc
+    return place
 
 
 def make_data_folder(path: Path) -> None:
@@ -146,18 +154,25 @@ def can_be_written(path: Path) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[SqliteStore]:
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """The database at this version's schema, beside whoever else has it open. Raises ConfigError."""
-    path = prepare_database(settings)
-    store = SqliteStore(path, system_clock)
+    store = _engine(prepare_database(settings))
     try:
         await store.open()
     except sqlite3.Error as exc:
-        raise ConfigError(f"{path} cannot be opened: {exc}") from exc
+        raise ConfigError(f"{settings.database} cannot be opened: {exc}") from exc
     try:
         yield store
     finally:
         await store.close()
+
+
+def _engine(place: Path | str) -> "SqliteStore | PostgresStore":
+    if isinstance(place, Path):
+        return SqliteStore(place, system_clock)
+    from proxy.store.postgres import PostgresStore  # noqa: PLC0415 - SQLite needs none of it
+
+    return PostgresStore(place)
 
 
 def _mounts() -> str:
@@ -167,19 +182,19 @@ def _mounts() -> str:
         return ""  # not Linux: nobody says what lies where
 
 
-def registrar(store: SqliteStore, settings: Settings) -> Registrar:
-    return Registrar(store, load_secrets(settings), system_clock, time_hex)
+def registrar(store: Store, settings: Settings) -> Registrar:
+    return Registrar(store, load_secrets(settings), store.clock, time_hex)
 
 
-async def owed_but_vanished(store: SqliteStore, rules: Rules) -> list[str]:
+async def owed_but_vanished(store: Store, rules: Rules) -> list[str]:
     """Providers that the rules name no more although attempts there are not over."""
     return sorted(await store.read(videos.owed_providers) - set(rules.accounts))
 
 
 async def vanished_in(settings: Settings, rules: Rules) -> list[str]:
     """The same of a database that may not be there yet; it is neither made nor migrated. Raises ConfigError."""
-    path = settings.database_path
-    if not path.is_file() or migrations.revision_of(path) != migrations.HEAD:
+    place = settings.database
+    if (isinstance(place, Path) and not place.is_file()) or migrations.revision_of(place) != migrations.HEAD:
         return []
     async with open_store(settings) as store:
         return await owed_but_vanished(store, rules)

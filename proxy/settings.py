@@ -48,16 +48,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many times faster than real sellers the play sellers are."""
 
     @property
-    def database_path(self) -> Path:
-        """Raises ConfigError for a database that is not a local file."""
+    def database(self) -> Path | str:
+        """A local file, or the address of a database on a PostgreSQL server. Raises ConfigError for neither."""
         scheme, _, rest = self.database_url.partition("://")
-        if scheme.partition("+")[0] in {"postgresql", "postgres"}:
-            raise ConfigError("REELAY_DATABASE_URL: PostgreSQL is not in this version; use sqlite:///PATH")
+        if scheme in {"postgresql", "postgres"} and rest.strip("/"):
+            return self.database_url
         path = rest.removeprefix("/")
         if scheme != "sqlite" or not rest.startswith("/") or not path or path.startswith((":", "file:")) or "?" in path:
             # A password may stand in the rest of the address.
-            raise ConfigError(f"REELAY_DATABASE_URL {scheme + '://…'!r} is not sqlite:///PATH")
+            raise ConfigError(
+                f"REELAY_DATABASE_URL {scheme + '://…'!r} is neither sqlite:///PATH nor postgresql://HOST/NAME"
+            )
         return Path(path)
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the process itself may keep files: beside the database, where that is a file."""
+        return self.database.parent if isinstance(self.database, Path) else Path("data")
 
     @property
     def is_loopback(self) -> bool:
@@ -108,7 +115,8 @@ def read_settings(env: Mapping[str, str], *, sandbox: bool = False) -> Settings:
     )
     if settings.port and settings.port == settings.metrics_port:
         raise ConfigError(f"REELAY_METRICS_PORT {settings.port} is REELAY_PORT too; metrics need a port of their own")
-    assert settings.database_path, "asked for here, so that an address that cannot be is told first"
+    if not isinstance(settings.database, Path) and settings.secret is None:
+        raise ConfigError("REELAY_SECRET is needed with PostgreSQL: every process that serves it must have the same")
     return settings
 
 

@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import ENGINES, Database, Templates
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
-    """A server is started only when the first test asks for one."""
-    templates = Templates(tmp_path_factory.mktemp("templates"))
-    yield templates
-    templates.close()
+from tests.databases import ENGINES, Database, file_in, server
 
 
 @pytest.fixture(params=ENGINES)
@@ -24,8 +16,11 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database(engine: str, templates: Templates, tmp_path: Path) -> Iterator[Database]:
+def database(engine: str, tmp_path: Path) -> Iterator[Database]:
     """Empty, and this test's alone."""
-    made = templates.make(engine, tmp_path)
-    yield made
-    templates.give_back(made)
+    if engine == "sqlite":
+        yield file_in(tmp_path)
+        return
+    url = server().new()
+    yield Database(place=url, folder=tmp_path)
+    server().give_back(url)

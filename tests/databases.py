@@ -1,6 +1,7 @@
 """Empty databases at this version's schema, on both engines, for the tests that run on each."""
 
 import atexit
+import functools
 import os
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from proxy.core.clock import Clock
 from proxy.store.migrations import migrate
@@ -22,6 +24,9 @@ from proxy.store.sqlite import SqliteStore
 from proxy.store.tables import metadata
 
 ENGINES = ("sqlite", "postgresql")
+
+WHOLE_ENGINE = os.environ.get("REELAY_TEST_ENGINE", "sqlite")
+"""What the servers of tests/whole keep their videos in; `make test` runs those tests once with each."""
 
 BROKEN = (sqlite3.IntegrityError, psycopg.IntegrityError)
 """What a row that breaks a constraint raises."""
@@ -50,85 +55,93 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
             with closing(sqlite3.connect(f"file:{self.place}?mode=ro", uri=True)) as connection:
                 return connection.execute(sql, values).fetchall()
         with psycopg.connect(self.place) as server:
-            return server.execute(
-                sql.replace("%", "%%").replace("?", "%s") if values else sql, values or None
-            ).fetchall()
+            query = sql.replace("%", "%%").replace("?", "%s") if values else sql
+            return server.execute(query.encode(), values or None).fetchall()
 
-    def write(self, sql: str) -> None:
+    def write(self, sql: str, *values: Any) -> None:
         """Behind the back of whoever has it open."""
         if isinstance(self.place, Path):
             with closing(sqlite3.connect(self.place, timeout=30)) as connection, connection:
-                connection.execute(sql)
+                connection.execute(sql, values)
             return
         with psycopg.connect(self.place) as server:
-            server.execute(sql)  # the same
+            server.execute(sql.replace("?", "%s").encode(), values or None)
 
 
-class Templates:
-    """Both kinds, migrated once and copied for each test."""
+def file_in(folder: Path) -> Database:
+    """A SQLite file at this version's schema."""
+    return Database(place=Path(shutil.copy(_template_file(), folder / "reelay.db")), folder=folder)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file: Path | None = None
-        self._server: str | None = None
+
+def whole_in(folder: Path) -> Database:
+    """The database of the server that runs in this folder, always the same."""
+    if WHOLE_ENGINE == "sqlite":
+        return Database(place=folder / "data" / "reelay.db", folder=folder)
+    note = folder / "database-url"
+    if not note.exists():
+        note.write_text(server().new())
+    return Database(place=note.read_text(), folder=folder)
+
+
+@functools.cache
+def _template_file() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="reelay-template-")) / "reelay.db"
+    atexit.register(shutil.rmtree, path.parent)
+    migrate(path)
+    return path
+
+
+class Server:
+    """A real PostgreSQL server; what is made on it is dropped when this process ends."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._made: list[str] = []
         self._clean: list[str] = []
         """Databases that were used, and are empty again."""
+        self._template = self._create("template0")
+        migrate(self.address(self._template))
+        atexit.register(self._drop)
 
-    def give_back(self, database: Database) -> None:
+    def new(self) -> str:
+        """The address of an empty database at this version's schema."""
+        return self._clean.pop() if self._clean else self.address(self._create(self._template))
+
+    def bare(self) -> str:
+        """The address of a database without any table."""
+        return self.address(self._create("template0"))
+
+    def give_back(self, url: str) -> None:
         """Emptying takes milliseconds, making a new one a third of a second."""
-        if isinstance(database.place, Path):
-            return
         # Rows that nobody may delete go too: the triggers are asleep in here.
         deletes = "".join(f"DELETE FROM {table};" for table in metadata.tables)  # noqa: S608  # the names are our own
-        with psycopg.connect(database.place, autocommit=True) as server:
+        with psycopg.connect(url, autocommit=True) as server:
             server.execute(f"SET session_replication_role = replica; {deletes}".encode())
-        self._clean.append(database.place)
+        self._clean.append(url)
 
-    def make(self, engine: str, folder: Path) -> Database:
-        """A file in `folder`, or a database on the one server of this run."""
-        place = self._copied_file(folder) if engine == "sqlite" else self._copied_database()
-        return Database(place=place, folder=folder)
-
-    def close(self) -> None:
-        """Drops what was made on the server."""
-        if self._server is not None:
-            with psycopg.connect(self._server, autocommit=True) as server:
-                for name in self._made:
-                    server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-    def server(self) -> str:
-        """The address of a server's first database: REELAY_TEST_POSTGRES_URL, or one that is started now."""
-        if self._server is None:
-            self._server = os.environ.get("REELAY_TEST_POSTGRES_URL") or start_postgres()
-            migrate(self._new("template0", "reelay_template"))
-        return self._server
-
-    def empty(self) -> str:
-        """The address of a database without any table."""
-        self.server()
-        return self._new("template0")
-
-    def _copied_file(self, folder: Path) -> Path:
-        if self._file is None:
-            self._file = self._folder / "template.db"
-            migrate(self._file)
-        return Path(shutil.copy(self._file, folder / "reelay.db"))
-
-    def _copied_database(self) -> str:
-        self.server()
-        return self._clean.pop() if self._clean else self._new(f"reelay_template_{os.getpid()}")
-
-    def _new(self, template: str, stem: str = "reelay") -> str:
-        assert self._server is not None
-        name = f"{stem}_{os.getpid()}" + ("" if stem.endswith("template") else f"_{uuid.uuid4().hex[:12]}")
-        with psycopg.connect(self._server, autocommit=True) as server:
-            server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        self._made.insert(0, name)
-        parts = psycopg.conninfo.conninfo_to_dict(self._server)
+    def address(self, name: str) -> str:
+        parts = conninfo_to_dict(self._url)
         user, host, port = parts.get("user", "postgres"), parts.get("host", "127.0.0.1"), parts.get("port", 5432)
         password = f":{parts['password']}" if "password" in parts else ""
         return f"postgresql://{user}{password}@/{name}?host={host}&port={port}"
+
+    def _create(self, template: str) -> str:
+        name = f"reelay_{uuid.uuid4().hex[:16]}"
+        with psycopg.connect(self._url, autocommit=True) as server:
+            server.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        self._made.insert(0, name)
+        return name
+
+    def _drop(self) -> None:
+        with psycopg.connect(self._url, autocommit=True) as server:
+            for name in self._made:
+                server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+
+
+@functools.cache
+def server() -> Server:
+    """The one of this process: at REELAY_TEST_POSTGRES_URL, or started when it is first asked for."""
+    return Server(os.environ.get("REELAY_TEST_POSTGRES_URL") or start_postgres())
 
 
 _START = """
@@ -158,10 +171,6 @@ def start_postgres(*, careless: bool = True) -> str:
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     assert url.startswith("postgresql://"), "the server did not start"
-    atexit.register(_stop, process)
+    # The end of its standard input tells it to stop, as it does where we are killed.
+    atexit.register(process.communicate)
     return url
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """The end of its standard input tells it to stop, as it does where we are killed."""
-    process.communicate()

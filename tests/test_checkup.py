@@ -103,6 +103,7 @@ async def test_seller_that_does_not_answer_is_a_failure(tmp_path: Path) -> None:
 async def test_database_is_looked_at_but_not_changed(tmp_path: Path, sellers: str) -> None:
     env = environment(tmp_path, sellers)
     path = prepare_database(read_settings(env))
+    assert isinstance(path, Path)
     (path.parent / "secret").write_text("a" * 32)
     (path.parent / "secret").chmod(0o644)
     assert told(await findings(env), "warn") == [f"database: {path.parent}/secret can be read by others: chmod 600"]

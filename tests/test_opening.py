@@ -176,6 +176,7 @@ def test_place_of_a_file_can_be_written_or_not(tmp_path: Path) -> None:
 async def test_database_that_sqlite_cannot_open_is_told_in_one_line(tmp_path: Path) -> None:
     found = settings(tmp_path)
     path = prepare_database(found)
+    assert isinstance(path, Path)
     for left in (path.with_name("reelay.db-wal"), path.with_name("reelay.db-shm")):
         left.unlink(missing_ok=True)
     path.with_name("reelay.db-wal").mkdir()

@@ -28,10 +28,16 @@ def read(*, sandbox: bool = False, **env: str) -> Settings:
 def test_nothing_set_serves_on_this_machine_alone() -> None:
     settings = read()
     assert (settings.host, settings.port, settings.log) == ("127.0.0.1", 8080, "json")
-    assert settings.database_path == Path("data/reelay.db")
+    assert settings.database == Path("data/reelay.db")
     assert settings.storage_url == "file:data/videos"
     assert settings.bootstrap_key is None
     assert settings.is_loopback
+
+
+def test_postgresql_is_an_address() -> None:
+    settings = read(DATABASE_URL="postgresql://reelay:hush@db/reelay", SECRET="s" * 16)
+    assert settings.database == "postgresql://reelay:hush@db/reelay"
+    assert settings.data_folder == Path("data")
 
 
 def test_sandbox_has_files_and_a_key_of_its_own() -> None:
@@ -58,7 +64,7 @@ def test_everything_can_be_set() -> None:
         LOG="console",
         SANDBOX_SPEED="100",
     )
-    assert settings.database_path == Path("/var/lib/reelay/db")
+    assert settings.database == Path("/var/lib/reelay/db")
     assert settings.rules == Path("other.yaml")
     assert settings.public_url == "https://videos.example/api"
     assert [str(one) for one in settings.allow_media_networks] == ["10.0.0.0/8", "fd00::/8"]
@@ -89,13 +95,14 @@ def test_everything_can_be_set() -> None:
         ("SANDBOX_SPEED", "fast", "REELAY_SANDBOX_SPEED 'fast' is no positive number"),
         ("SANDBOX_SPEED", "0", "is no positive number"),
         ("SANDBOX_SPEED", "nan", "is no positive number"),
-        ("DATABASE_URL", "data/reelay.db", "is not sqlite:///PATH"),
-        ("DATABASE_URL", "sqlite:///", "is not sqlite:///PATH"),
-        ("DATABASE_URL", "sqlite://data/reelay.db", "is not sqlite:///PATH"),
-        ("DATABASE_URL", "sqlite:///:memory:", "is not sqlite:///PATH"),
-        ("DATABASE_URL", "sqlite:///reelay.db?mode=ro", "is not sqlite:///PATH"),
-        ("DATABASE_URL", "postgresql://reelay:hush@db/reelay", "PostgreSQL is not in this version"),
-        ("DATABASE_URL", "postgresql+psycopg://db/reelay", "PostgreSQL is not in this version"),
+        ("DATABASE_URL", "data/reelay.db", "is neither sqlite:///PATH nor"),
+        ("DATABASE_URL", "sqlite:///", "is neither sqlite:///PATH nor"),
+        ("DATABASE_URL", "sqlite://data/reelay.db", "is neither sqlite:///PATH nor"),
+        ("DATABASE_URL", "sqlite:///:memory:", "is neither sqlite:///PATH nor"),
+        ("DATABASE_URL", "sqlite:///reelay.db?mode=ro", "is neither sqlite:///PATH nor"),
+        ("DATABASE_URL", "postgresql://", "neither sqlite:///PATH nor postgresql://HOST/NAME"),
+        ("DATABASE_URL", "postgresql+psycopg://db/reelay", "neither sqlite:///PATH nor postgresql://HOST/NAME"),
+        ("DATABASE_URL", "postgresql://reelay:hush@db/reelay", "REELAY_SECRET is needed with PostgreSQL"),
     ],
 )
 def test_value_that_cannot_be_is_named_in_one_line(name: str, value: str, told: str) -> None:

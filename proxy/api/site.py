@@ -43,9 +43,9 @@ def build_site(
     return Measured(_litestar(routes, state), house)
 
 
-def build_metrics_site(house: House, *, metrics_token: str | None) -> ASGIApp:
-    """Nothing but `/metrics` and the two probes, for a port of their own."""
-    routes = [*health.METRICS_ROUTES, *health.ROUTES]
+def build_probes_site(house: House, *, metrics_token: str | None, with_metrics: bool = True) -> ASGIApp:
+    """Nothing but the two probes and `/metrics`: for a port of their own, and for a worker alone."""
+    routes = [*health.ROUTES, *(health.METRICS_ROUTES if with_metrics else ())]
     return _litestar(routes, {"house": house, "metrics_token": metrics_token})
 
 

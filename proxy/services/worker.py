@@ -20,8 +20,9 @@ from proxy.store.work import Claim
 
 _log = structlog.get_logger("reelay.worker")
 
-LEASE_US = 90 * SECOND_US
-RENEW_EVERY_S = 30.0
+LEASE_US = 45 * SECOND_US
+"""How long the work of a process that died waits for another to take it over; a submit's is longer."""
+RENEW_EVERY_S = 15.0
 """Leases of work that takes long, a large copy say, are made longer this often."""
 IDLE_S = 1.0
 """How long to sleep at the most: another process may have made something due."""

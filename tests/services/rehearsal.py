@@ -28,14 +28,14 @@ from proxy.services.dispatch import advance
 from proxy.services.house import House
 from proxy.services.intake import accept
 from proxy.services.watch import attend, called_back
-from proxy.store import ledger, migrations, tenants, videos, work
+from proxy.store import ledger, tenants, videos, work
 from proxy.store.base import Tx
 from proxy.store.sqlite import SqliteStore
 from proxy.store.videos import Video
 from proxy.store.work import Claim
 from proxy.telemetry.logs import Redaction
 from proxy.telemetry.metrics import Metrics
-from tests.databases import Database
+from tests.databases import Database, file_in
 from tests.whole.stage import PLAY_KEYS, SELLERS, make_rules
 
 START_US = 1_795_000_000 * SECOND_US
@@ -236,11 +236,6 @@ class FalOrder:
         return reply(200, {"video": {"url": "https://files.example/film.mp4"}, "seed": 1})
 
 
-def _file_in(folder: Path) -> Database:
-    migrations.migrate(folder / "reelay.db")
-    return Database(place=folder / "reelay.db", folder=folder)
-
-
 @contextlib.asynccontextmanager
 async def rehearse(
     where: Database | Path,
@@ -257,7 +252,7 @@ async def rehearse(
     In a folder, on a SQLite file of its own, run by `store`.
     """
     clock = Clock()
-    database = where if isinstance(where, Database) else _file_in(where)
+    database = where if isinstance(where, Database) else file_in(where)
     opened = database.store(clock) if store is None else store(database.folder / "reelay.db", clock)
     await opened.open()
     await opened.write(lambda tx: tenants.insert_tenant(tx, TENANT))

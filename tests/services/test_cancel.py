@@ -282,9 +282,7 @@ async def test_refusal_text_that_comes_after_the_delete_is_not_kept(house: Rehea
     assert SECRET not in _everything(database)
 
 
-async def test_answer_after_the_delete_leaves_none_of_its_words(
-    house: Rehearsal, database: Database
-) -> None:
+async def test_answer_after_the_delete_leaves_none_of_its_words(house: Rehearsal, database: Database) -> None:
     async def quotes_the_prompt(provider: str, call: Call) -> Reply:
         del provider, call
         await house.delete(video_id)

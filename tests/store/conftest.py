@@ -9,14 +9,14 @@ from proxy.store import tenants
 from proxy.store.base import Store, Tx
 from proxy.store.postgres import PostgresStore
 from proxy.store.sqlite import SqliteStore
-from tests.databases import Database, Templates
+from tests.databases import Database, file_in
 from tests.store.rows import MovedClock, make_tenant
 
 
 @pytest.fixture
-def path(tmp_path: Path, templates: Templates) -> Path:
+def path(tmp_path: Path) -> Path:
     """A SQLite file at this version's schema."""
-    place = templates.make("sqlite", tmp_path).place
+    place = file_in(tmp_path).place
     assert isinstance(place, Path)
     return place
 

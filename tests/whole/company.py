@@ -1,14 +1,14 @@
 """Teams that use a server on a stage, each a tenant with a key of its own; and what a server keeps of them."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
+from tests.databases import whole_in
 from tests.whole.stage import Stage
 
 UNSAID: Any = object()
@@ -47,9 +47,8 @@ class Company(Stage):
 
     async def kept(self) -> dict[str, int]:
         """How much the database holds of videos and money, and how many orders the sellers have seen."""
-        path = self.folder / "data" / "reelay.db"
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            counts = {table: database.execute(f"select count(*) from {table}").fetchone()[0] for table in _KEPT}  # noqa: S608  # the names stand above
+        database = whole_in(self.folder)
+        counts = {table: database.rows(f"select count(*) from {table}")[0][0] for table in _KEPT}  # noqa: S608  # the names stand above
         books = (await self.admin.get("/admin/books", params={"jobs": "false"})).raise_for_status().json()
         return counts | {"ordered": sum(account["ordered"] for account in books["accounts"])}
 

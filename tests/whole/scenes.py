@@ -7,14 +7,14 @@ prompt, so that the sellers' books tell which jobs were made for it.
 
 import asyncio
 import re
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from tests.databases import whole_in
 from tests.whole.stage import SPEED, Stage
 
 T = TypeVar("T")
@@ -97,8 +97,7 @@ def metric(text: str, name: str, **labels: str) -> float:
 
 def rows(folder: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
     """What the server's database answers, read beside it."""
-    with closing(sqlite3.connect(f"file:{folder / 'data/reelay.db'}?mode=ro", uri=True)) as database:
-        return database.execute(query, values).fetchall()
+    return whole_in(folder).rows(query, *values)
 
 
 def check_the_ledger(folder: Path) -> None:

@@ -12,6 +12,8 @@ import httpx
 import msgspec
 import yaml
 
+from tests.databases import WHOLE_ENGINE, whole_in
+
 ROOT = Path(__file__).parents[2]
 KEY = "a-bootstrap-key-for-tests"
 PLAY_KEYS = {"FAL_KEY": "id-1:play", "RUNFLOW_API_KEY": "play", "SHORTAPI_KEY": "play", "EVOLINK_API_KEY": "play"}
@@ -132,7 +134,10 @@ class Stage:
     async def start_server(self, **env: str) -> None:
         """With `REELAY_` before each name of `env`; the port stays the same over a restart."""
         self.port = getattr(self, "port", None) or free_port()
-        settings = {"BOOTSTRAP_KEY": KEY, "PORT": str(self.port), "PUBLIC_URL": f"http://127.0.0.1:{self.port}"} | env
+        settings = {"BOOTSTRAP_KEY": KEY, "PORT": str(self.port), "PUBLIC_URL": f"http://127.0.0.1:{self.port}"}
+        if WHOLE_ENGINE != "sqlite":
+            settings |= {"DATABASE_URL": whole_in(self.folder).url, "SECRET": "a-secret-of-tests-only"}
+        settings |= env
         named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS
         self.environment = named
         self.server = await start(["serve"], named, self.folder, self.port, "/readyz")

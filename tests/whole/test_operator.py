@@ -4,14 +4,14 @@ import asyncio
 import csv
 import io
 import json
-import sqlite3
 from collections import defaultdict
-from contextlib import closing
 from typing import Any
 
 import httpx
 
+from proxy.core.clock import iso
 from proxy.core.money import usd_text
+from tests.databases import whole_in
 from tests.whole.stage import Stage
 
 
@@ -59,8 +59,7 @@ async def test_operator_runs_the_house_beside_the_server(stage: Stage) -> None:
     async with asyncio.timeout(10), _client(stage, key) as client:
         while (await client.get("/v1/models")).status_code != 401:
             await asyncio.sleep(0.2)
-    with closing(sqlite3.connect(stage.folder / "data" / "reelay.db")) as database:
-        acts = database.execute("SELECT actor, action, reason FROM admin_log ORDER BY at").fetchall()
+    acts = whole_in(stage.folder).rows("SELECT actor, action, reason FROM admin_log ORDER BY at")
     assert acts == [
         ("cli", "tenant.create", "a new team"),
         ("cli", "tenant.change", None),
@@ -104,8 +103,7 @@ def _is_unknown(video: dict[str, Any]) -> bool:
 
 def _ledger(stage: Stage, key: str) -> dict[Any, dict[str, int]]:
     """What the postings say, asked of the file itself."""
-    day = "date(t.at/1000000,'unixepoch')"
-    columns = {"tenant": "t.tenant_id", "provider": "t.provider", "end_user": "u.name", "day": day}
+    columns = {"tenant": "t.tenant_id", "provider": "t.provider", "end_user": "u.name", "day": "t.at"}
     query = f"""
         SELECT {columns[key]}, p.account, p.amount_microusd FROM ledger_postings p
         JOIN ledger_transactions t ON t.id = p.transaction_id
@@ -113,14 +111,14 @@ def _ledger(stage: Stage, key: str) -> dict[Any, dict[str, int]]:
         WHERE t.kind IN ('post', 'bill', 'absorb')
     """  # noqa: S608  # the columns stand above
     sums: dict[Any, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    with closing(sqlite3.connect(f"file:{stage.folder}/data/reelay.db?mode=ro", uri=True)) as database:
-        for group, account, amount in database.execute(query):
-            if account.endswith(":spend"):
-                sums[group]["charged_usd"] += amount
-            elif account.endswith(":payable"):
-                sums[group]["seller_usd"] -= amount
-            elif account.startswith("absorbed:"):
-                sums[group]["absorbed_usd"] += amount
+    for value, account, amount in whole_in(stage.folder).rows(query):
+        group = iso(value)[:10] if key == "day" else value
+        if account.endswith(":spend"):
+            sums[group]["charged_usd"] += amount
+        elif account.endswith(":payable"):
+            sums[group]["seller_usd"] -= amount
+        elif account.startswith("absorbed:"):
+            sums[group]["absorbed_usd"] += amount
     return sums
 
 

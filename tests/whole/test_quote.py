@@ -2,15 +2,14 @@
 
 import json
 import re
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tests.databases import whole_in
 from tests.whole.company import Company, open_company, refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -133,9 +132,7 @@ async def test_create_does_what_the_quote_said(shop: Company, fields: dict[str, 
         quoted["rule"], quoted["strategy"], quoted["changed"],
     )  # fmt: skip
     assert routing["quoted_usd"] == quoted["candidates"][0]["price_usd"]
-    with closing(sqlite3.connect(shop.folder / "data" / "reelay.db")) as database:
-        query = "select plan, hold_microusd from videos where id = ?"
-        plan, hold = database.execute(query, (video["id"],)).fetchone()
+    [(plan, hold)] = whole_in(shop.folder).rows("select plan, hold_microusd from videos where id = ?", video["id"])
     kept = [(one["offer"], one["quote_microusd"]) for one in json.loads(plan)["candidates"]]
     said = quoted["candidates"][: quoted["max_attempts"]]
     assert kept == [(one["offer"], Decimal(one["price_usd"]) * 1_000_000) for one in said]
