@@ -12,6 +12,7 @@ from proxy.core.tenant import Tenant
 from proxy.core.video import MAX_SECONDS, RESOLUTIONS, TIERS, Ask, RoutingWish, Spec
 from proxy.policy.fit import Figures, Need, detail, fit
 from proxy.policy.impossible import nothing_fits
+from proxy.policy.pace import LearnedTimes
 from proxy.policy.ranking import Fitting, rank, reasons
 from proxy.policy.rules import Rule, Rules, Strategy, StrategyName
 from proxy.policy.spec import Settled, settle
@@ -37,21 +38,23 @@ def decide(
     at_us: int,
     budget_used: float | None = None,
     chance: float = 0.0,
+    times: LearnedTimes | None = None,
     explain: bool = False,
 ) -> Decision:
     """
     Settle the request, find its rule, order the offers.
 
     `budget_used` is the ratio of the tenant's tightest budget, None without one; `chance` in [0, 1)
-    draws for `weighted`. Without `explain` the order is the same, but nothing says why. Raises a
-    RequestError that names the field, or NoProviderAvailable.
+    draws for `weighted`; without `times` each offer takes what the catalogue says. Without `explain`
+    the order is the same, but nothing says why. Raises a RequestError that names the field, or
+    NoProviderAvailable.
     """
     settled = settle(ask, rules, tenant)
     facts = Facts(spec=settled.spec, tenant=tenant, budget_used=budget_used, hour=at_us % _DAY_US // _HOUR_US)
     rule = next(rule for rule in rules.rules if rule.when is None or rule.when(facts))
     spec, changed = _under(rule, settled.spec, ask, tenant)
     strategy = _strategy(rule, settled, ask.routing, rules)
-    need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us)
+    need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us, times)
     fitting, excluded = _sift(need, rules, explain=explain)
     if not fitting:
         raise nothing_fits(need, ask, rule, rules)
@@ -170,7 +173,15 @@ def _wish_allows(wish: RoutingWish, rules: Rules) -> frozenset[str] | None:
 
 
 def _need(
-    spec: Spec, settled: Settled, rule: Rule, strategy: Strategy, ask: Ask, tenant: Tenant, rules: Rules, at_us: int
+    spec: Spec,
+    settled: Settled,
+    rule: Rule,
+    strategy: Strategy,
+    ask: Ask,
+    tenant: Tenant,
+    rules: Rules,
+    at_us: int,
+    times: LearnedTimes | None,
 ) -> Need:
     wish = ask.routing
     wish_allows, rule_allows = _wish_allows(wish, rules), rule.allowed
@@ -188,6 +199,7 @@ def _need(
         max_wait_s=_lower(rule.max_wait_s, wish.max_wait_s),
         markup=tenant.markup,
         day=_iso_day(at_us),
+        times=times,
     )
 
 
