@@ -51,8 +51,8 @@ def decide(
     """
     settled = settle(ask, rules, tenant)
     facts = Facts(spec=settled.spec, tenant=tenant, budget_used=budget_used, hour=at_us % _DAY_US // _HOUR_US)
-    rule = next(rule for rule in rules.rules if rule.when is None or rule.when(facts))
-    spec, changed = _under(rule, settled.spec, ask, tenant)
+    rule = next(rule for rule in rules.rules if rule.when is None or rule.when.holds(facts))
+    spec, changed = under(rule, settled.spec, ask, tenant)
     strategy = _strategy(rule, settled, ask.routing, rules)
     need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us, times)
     fitting, excluded = _sift(need, rules, explain=explain)
@@ -80,7 +80,7 @@ def decide(
 # --- what the rule makes of the request
 
 
-def _under(rule: Rule, spec: Spec, ask: Ask, tenant: Tenant) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
+def under(rule: Rule, spec: Spec, ask: Ask, tenant: Tenant) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
     """The spec with the rule's fields, and what of the client's own words was lowered."""
     fields = {field: value for field, value in rule.fill.items() if field not in spec.stated}
     if not tenant.allow_filter_off:
@@ -198,7 +198,7 @@ def _need(
         max_price_microusd=_lower(rule.max_price_microusd, wish.max_price_microusd),
         max_wait_s=_lower(rule.max_wait_s, wish.max_wait_s),
         markup=tenant.markup,
-        day=_iso_day(at_us),
+        day=iso_day(at_us),
         times=times,
     )
 
@@ -215,7 +215,7 @@ def _lower(one: int | None, other: int | None) -> int | None:
     return min(one, other)
 
 
-def _iso_day(at_us: int) -> str:
+def iso_day(at_us: int) -> str:
     return datetime.fromtimestamp(at_us // SECOND_US, UTC).date().isoformat()
 
 
