@@ -13,6 +13,7 @@ from proxy.catalog import read_catalog
 from proxy.core.clock import system_clock
 from proxy.core.errors import ConfigError
 from proxy.core.ids import Secrets, time_hex
+from proxy.policy.doubts import with_doubts
 from proxy.policy.rules import Rules, load_rules
 from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
@@ -34,7 +35,8 @@ def read_rules(path: Path, env: Mapping[str, str]) -> Rules:
     except OSError as exc:
         raise ConfigError(f"{path}: the rules cannot be read: {exc.strerror}") from exc
     adapters = {name: adapter.base_url for name, adapter in load_adapters().items()}
-    return load_rules(text, file=path.name, env=env, adapters=adapters, catalog=read_catalog())
+    rules = load_rules(text, file=path.name, env=env, adapters=adapters, catalog=read_catalog())
+    return with_doubts(rules, at_us=system_clock())
 
 
 def real_rules(settings: Settings, env: Mapping[str, str]) -> Rules:

@@ -46,6 +46,15 @@ def test_shipped_rules_are_good_as_they_are() -> None:
     assert all(account.on for account in play_sellers_only(rules).accounts.values())
 
 
+def test_doubts_about_rules_are_among_their_warnings(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "version: 1\nproviders: {fal: {adapter: fal, api_key: key}}\n"
+        "rules: [{name: long, when: {seconds: {min: 16}}}, {name: default}]\n"
+    )
+    assert read_rules(path, {}).warnings == ('the rule "long" can never match: no request meets all of its `when`',)
+
+
 def with_a_seller_that_nobody_plays(*, others: bool = True) -> Rules:
     provider = "exotic: {adapter: exotic, api_key: key}"
     others_too = "fal: {adapter: fal, api_key: key}, " if others else ""

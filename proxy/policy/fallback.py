@@ -1,6 +1,6 @@
 """Which offer next: the plan, what became of the sends so far, and the clock decide; nothing else is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -8,6 +8,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.clock import SECOND_US
 from proxy.core.offer import Candidate, FallbackPolicy
 from proxy.core.video import VideoFailure
+from proxy.policy.health import Health
 
 ASK_AGAIN = frozenset({"throttled", "capacity"})
 """A refusal of these kinds leaves the offer in the plan."""
@@ -35,13 +36,22 @@ class GiveUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_step(
-    kept: Sequence[Candidate], policy: FallbackPolicy, attempts: Sequence[Attempt], *, now_us: int, deadline_us: int
+    kept: Sequence[Candidate],
+    policy: FallbackPolicy,
+    attempts: Sequence[Attempt],
+    *,
+    now_us: int,
+    deadline_us: int,
+    health: Mapping[str, Health] | None = None,
 ) -> Try | Wait | GiveUp:
     """
     What to do for a video that is neither delivered nor over.
 
     `kept` may have been reordered since the plan was made, never added to. Never says Try while a
-    send may still cost, unless the rule accepts that with `on_unknown: fallback`.
+    send may still cost, unless the rule accepts that with `on_unknown: fallback`. An offer that is open
+    by its `health` is passed over while another can be tried, and waited for where none can. One whose
+    probe is due keeps its place: behind those that are well it would never be asked again. Whoever
+    sends what Try says marks it with `Health.probing`.
     """
     states: set[str] = {attempt.state for attempt in attempts}
     if "done" in states:
@@ -50,7 +60,9 @@ def next_step(
         return _too_late(states)
     if states & {"sending", "running"} or (states & {"unknown", "lost"} and policy.on_unknown == "wait"):
         return Wait(until_us=deadline_us)
-    step = _final_verdict(policy, attempts) or _next_offer(kept, attempts, now_us=now_us, deadline_us=deadline_us)
+    step = _final_verdict(policy, attempts) or _next_offer(
+        kept, attempts, health or {}, now_us=now_us, deadline_us=deadline_us
+    )
     if isinstance(step, GiveUp) and step.code != "moderation_blocked" and states & {"unknown", "lost"}:
         # Nobody is left to try, but what nobody knows the end of may still deliver.
         return Wait(until_us=deadline_us)
@@ -82,22 +94,30 @@ def _class_of(kind: str) -> str:
 
 
 def _next_offer(
-    kept: Sequence[Candidate], attempts: Sequence[Attempt], *, now_us: int, deadline_us: int
+    kept: Sequence[Candidate],
+    attempts: Sequence[Attempt],
+    health: Mapping[str, Health],
+    *,
+    now_us: int,
+    deadline_us: int,
 ) -> Try | Wait | GiveUp:
     latest = {attempt.offer: attempt for attempt in attempts}
     waiting: list[tuple[int, Candidate]] = []
     for candidate in kept:
         last = latest.get(candidate.offer)
-        if last is None:
+        if last is not None and not (last.state == "refused" and last.failure_kind in ASK_AGAIN):
+            continue
+        free_at = health[candidate.offer].standing(now_us).free_at if candidate.offer in health else 0
+        if last is None and free_at <= now_us:
             return Try(candidate=candidate)
-        if last.state == "refused" and last.failure_kind in ASK_AGAIN:
-            waiting.append((last.retry_at or now_us, candidate))
+        retry_at = last.retry_at or now_us if last is not None else now_us
+        waiting.append((max(free_at, retry_at), candidate))
     if not waiting:
         return _exhausted(attempts)
-    retry_at, candidate = min(waiting, key=lambda pair: pair[0])
-    if retry_at <= now_us:
+    ready_at, candidate = min(waiting, key=lambda pair: pair[0])
+    if ready_at <= now_us:
         return Try(candidate=candidate)
-    return Wait(until_us=min(retry_at, deadline_us))
+    return Wait(until_us=min(ready_at, deadline_us))
 
 
 def _exhausted(attempts: Sequence[Attempt]) -> GiveUp:

@@ -8,6 +8,7 @@ from proxy.core.errors import PriceMissing
 from proxy.core.money import usd_text
 from proxy.core.offer import ExclusionReason, Offer
 from proxy.core.video import Spec
+from proxy.policy.pace import LearnedTimes
 from proxy.policy.prices import Quote, Rated, quote, rate
 from proxy.policy.rules import Rules
 
@@ -31,6 +32,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     markup: str
     day: str
     """ISO date, UTC, for the price in force."""
+    times: LearnedTimes | None = None
+    """None: nothing is learned, and the catalogue's times hold."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +102,17 @@ def _missing_ability(offer: Offer, spec: Spec, required: frozenset[str]) -> Excl
 
 def figures_of(offer: Offer, need: Need, rules: Rules) -> Figures | None:
     """Price and time of an offer that makes the asked resolution; None: no price is in force."""
+    figures, spec = _by_catalogue(offer, need, rules), need.spec
+    if figures is None or need.times is None:
+        return figures
+    expected_s = need.times.expected_s(offer, spec.resolution, spec.seconds)
+    if expected_s is None:
+        return figures
+    return Figures(rated=figures.rated, quote=figures.quote, expected_s=expected_s)
+
+
+def _by_catalogue(offer: Offer, need: Need, rules: Rules) -> Figures | None:
+    """What stands in rules and catalogue, worked out once; what is learned changes and is not kept."""
     spec, known = need.spec, rules.figures
     key = (offer.id, spec.resolution, spec.seconds, spec.content_filter, spec.web_search, need.markup, need.day)
     found: Figures | Literal["unknown"] | None = known.get(key, "unknown")

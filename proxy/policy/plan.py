@@ -12,6 +12,7 @@ from proxy.core.tenant import Tenant
 from proxy.core.video import MAX_SECONDS, RESOLUTIONS, TIERS, Ask, RoutingWish, Spec
 from proxy.policy.fit import Figures, Need, detail, fit
 from proxy.policy.impossible import nothing_fits
+from proxy.policy.pace import LearnedTimes
 from proxy.policy.ranking import Fitting, rank, reasons
 from proxy.policy.rules import Rule, Rules, Strategy, StrategyName
 from proxy.policy.spec import Settled, settle
@@ -37,21 +38,23 @@ def decide(
     at_us: int,
     budget_used: float | None = None,
     chance: float = 0.0,
+    times: LearnedTimes | None = None,
     explain: bool = False,
 ) -> Decision:
     """
     Settle the request, find its rule, order the offers.
 
     `budget_used` is the ratio of the tenant's tightest budget, None without one; `chance` in [0, 1)
-    draws for `weighted`. Without `explain` the order is the same, but nothing says why. Raises a
-    RequestError that names the field, or NoProviderAvailable.
+    draws for `weighted`; without `times` each offer takes what the catalogue says. Without `explain`
+    the order is the same, but nothing says why. Raises a RequestError that names the field, or
+    NoProviderAvailable.
     """
     settled = settle(ask, rules, tenant)
     facts = Facts(spec=settled.spec, tenant=tenant, budget_used=budget_used, hour=at_us % _DAY_US // _HOUR_US)
-    rule = next(rule for rule in rules.rules if rule.when is None or rule.when(facts))
-    spec, changed = _under(rule, settled.spec, ask, tenant)
+    rule = next(rule for rule in rules.rules if rule.when is None or rule.when.holds(facts))
+    spec, changed = under(rule, settled.spec, ask, tenant)
     strategy = _strategy(rule, settled, ask.routing, rules)
-    need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us)
+    need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us, times)
     fitting, excluded = _sift(need, rules, explain=explain)
     if not fitting:
         raise nothing_fits(need, ask, rule, rules)
@@ -77,7 +80,7 @@ def decide(
 # --- what the rule makes of the request
 
 
-def _under(rule: Rule, spec: Spec, ask: Ask, tenant: Tenant) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
+def under(rule: Rule, spec: Spec, ask: Ask, tenant: Tenant) -> tuple[Spec, dict[str, tuple[Any, Any]]]:
     """The spec with the rule's fields, and what of the client's own words was lowered."""
     fields = {field: value for field, value in rule.fill.items() if field not in spec.stated}
     if not tenant.allow_filter_off:
@@ -170,7 +173,15 @@ def _wish_allows(wish: RoutingWish, rules: Rules) -> frozenset[str] | None:
 
 
 def _need(
-    spec: Spec, settled: Settled, rule: Rule, strategy: Strategy, ask: Ask, tenant: Tenant, rules: Rules, at_us: int
+    spec: Spec,
+    settled: Settled,
+    rule: Rule,
+    strategy: Strategy,
+    ask: Ask,
+    tenant: Tenant,
+    rules: Rules,
+    at_us: int,
+    times: LearnedTimes | None,
 ) -> Need:
     wish = ask.routing
     wish_allows, rule_allows = _wish_allows(wish, rules), rule.allowed
@@ -187,7 +198,8 @@ def _need(
         max_price_microusd=_lower(rule.max_price_microusd, wish.max_price_microusd),
         max_wait_s=_lower(rule.max_wait_s, wish.max_wait_s),
         markup=tenant.markup,
-        day=_iso_day(at_us),
+        day=iso_day(at_us),
+        times=times,
     )
 
 
@@ -203,7 +215,7 @@ def _lower(one: int | None, other: int | None) -> int | None:
     return min(one, other)
 
 
-def _iso_day(at_us: int) -> str:
+def iso_day(at_us: int) -> str:
     return datetime.fromtimestamp(at_us // SECOND_US, UTC).date().isoformat()
 
 

@@ -1,5 +1,5 @@
 """
-The conditions of the rules: read once, each a closure that is asked for every request.
+The conditions of the rules: read once into a tree, and that into a closure that is asked for every request.
 
 Unknown matches nothing: a condition on `budget_used` where there is no budget, on `seconds` where the
 seller chooses the length, or on a pair of `metadata` that was not sent.
@@ -47,7 +47,41 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """0 to 23, UTC."""
 
 
-Condition = Callable[[Facts], bool]
+Holds = Callable[[Facts], bool]
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """One field, and which of its values will do."""
+
+    field: str
+    get: Callable[[Facts], Any]
+    accepts: Callable[[Any], bool]
+    values: frozenset[Any] = frozenset()
+    """Those that are named one by one."""
+    bounds: tuple[Any, ...] = ()
+    """Ends of the range that is named, in the field's order."""
+
+
+class Every(msgspec.Struct, frozen=True):
+    parts: tuple["Tree", ...]
+
+
+class Either(msgspec.Struct, frozen=True):
+    parts: tuple["Tree", ...]
+
+
+class Not(msgspec.Struct, frozen=True):
+    part: "Tree"
+
+
+Tree = Test | Every | Either | Not
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """A `when`, to be asked and to be looked into."""
+
+    holds: Holds
+    tree: Tree
 
 
 class _Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +93,8 @@ class _Field(msgspec.Struct, frozen=True, kw_only=True):
     """Reads `min` and `max`; None: the field has no order."""
     rank: Callable[[Any], Any] = lambda value: value
     """What the bounds are compared with; None where a value has no place in the order."""
+    matches: Callable[[frozenset[Any]], Callable[[Any], bool]] | None = None
+    """How values are found among those of a condition, where being one of them is not all."""
 
 
 def seconds_or_auto(item: Item) -> int | None:
@@ -83,6 +119,11 @@ def _as_decimal(value: str | None) -> Decimal | None:
 _seed = whole(0, MAX_SEED)
 
 _FIELDS: dict[str, _Field] = {
+    "tenant": _Field(
+        get=lambda facts: (facts.tenant.id, facts.tenant.name),
+        value=text,
+        matches=lambda names: lambda pair: not names.isdisjoint(pair),
+    ),
     "operation": _Field(get=lambda facts: facts.spec.operation, value=choice(OPERATIONS)),
     "prompt": _Field(get=lambda facts: facts.spec.prompt, value=text),
     "seconds": _Field(get=lambda facts: facts.spec.seconds, value=seconds_or_auto, bound=whole(0, 3600)),
@@ -102,42 +143,56 @@ _FIELDS: dict[str, _Field] = {
     "budget_used": _Field(get=lambda facts: facts.budget_used, value=_number, bound=_number),
     "hour": _Field(get=lambda facts: facts.hour, value=whole(0, 23), bound=whole(0, 23)),
 }
-_KNOWN = ("any", "all", "not", "model", "tenant", "metadata.<key>", *_FIELDS)
+_KNOWN = ("any", "all", "not", "model", "metadata.<key>", *_FIELDS)
 
 
 def condition(item: Item, models: Mapping[str, str]) -> Condition:
     """
-    Compile a mapping of conditions, all of which must hold.
+    Read a mapping of conditions, all of which must hold.
 
     `models` takes every name of a model, aliases too, to its own name.
     """
+    tree = _tree(item, models)
+    return Condition(holds=_compiled(tree), tree=tree)
+
+
+def _tree(item: Item, models: Mapping[str, str]) -> Tree:
     entries = mapping(item)
     if not entries:
         raise item.fault("`when` holds no condition; leave it out in the last rule")
     parts = [_part(item, key, value, models) for (key, _), value in zip(item.node.value, entries.values(), strict=True)]
-    return _all(parts)
+    return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
 
-def _all(parts: list[Condition]) -> Condition:
-    if len(parts) == 1:
-        return parts[0]
-    return lambda facts: all(part(facts) for part in parts)
-
-
-def _part(item: Item, key: yaml.ScalarNode, value: Item, models: Mapping[str, str]) -> Condition:
+def _part(item: Item, key: yaml.ScalarNode, value: Item, models: Mapping[str, str]) -> Tree:
     name = str(key.value)
     if name == "not":
-        inner = condition(value, models)
-        return lambda facts: not inner(facts)
+        return Not(_tree(value, models))
     if name in {"any", "all"}:
-        parts = [condition(one, models) for one in items(value)]
+        parts = tuple(_tree(one, models) for one in items(value))
         if not parts:
             raise value.fault(f"`{name}` holds no condition")
-        return _all(parts) if name == "all" else lambda facts: any(part(facts) for part in parts)
-    if name == "tenant":
-        names = _values(value, text)
-        return lambda facts: facts.tenant.id in names or facts.tenant.name in names
-    return _on_field(_field(item, key, models), value)
+        return Every(parts) if name == "all" else Either(parts)
+    return _on_field(name, _field(item, key, models), value)
+
+
+def _compiled(tree: Tree) -> Holds:
+    if isinstance(tree, Test):
+        get, accepts = tree.get, tree.accepts
+        return lambda facts: accepts(get(facts))
+    if isinstance(tree, Not):
+        part = _compiled(tree.part)
+        return lambda facts: not part(facts)
+    # Loops rather than all() and any() over a generator: half the time, for every request.
+    parts, whole = tuple(_compiled(part) for part in tree.parts), isinstance(tree, Every)
+
+    def joined(facts: Facts) -> bool:
+        for part in parts:
+            if part(facts) is not whole:
+                return not whole
+        return whole
+
+    return joined
 
 
 def _field(item: Item, key: yaml.ScalarNode, models: Mapping[str, str]) -> _Field:
@@ -172,27 +227,25 @@ def _values(item: Item, how: Reader[Any]) -> frozenset[Any]:
     return frozenset(values)
 
 
-def _on_field(field: _Field, item: Item) -> Condition:
-    get = field.get
+def _on_field(name: str, field: _Field, item: Item) -> Test:
     if item.kind != "mapping":
         values = _values(item, field.value)
-        return lambda facts: get(facts) in values
+        accepts = field.matches(values) if field.matches else values.__contains__
+        return Test(field=name, get=field.get, accepts=accepts, values=values)
     if field.bound is None:
         raise item.wrong("a value or a list of values")
-    return _between(field, item, field.bound)
-
-
-def _between(field: _Field, item: Item, bound: Reader[Any]) -> Condition:
     bounds = section(item, ("min", "max"))
-    low, high = bounds.read("min", bound, None), bounds.read("max", bound, None)
+    low, high = bounds.read("min", field.bound, None), bounds.read("max", field.bound, None)
     if low is None and high is None:
         raise item.fault(f"{item.what} needs `min`, `max` or both")
     if low is not None and high is not None and low > high:
         raise item.fault(f"{item.what} has a `min` above its `max`")
-    get, rank = field.get, field.rank
+    ends = tuple(end for end in (low, high) if end is not None)
+    return Test(field=name, get=field.get, accepts=_between(field.rank, low, high), bounds=ends)
 
-    def between(facts: Facts) -> bool:
-        value = get(facts)
+
+def _between(rank: Callable[[Any], Any], low: Any, high: Any) -> Callable[[Any], bool]:
+    def between(value: Any) -> bool:
         place = None if value is None else rank(value)
         return place is not None and (low is None or place >= low) and (high is None or place <= high)
 

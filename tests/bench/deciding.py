@@ -11,6 +11,7 @@ import yaml
 from proxy.core.clock import system_clock
 from proxy.core.tenant import Tenant
 from proxy.core.video import Ask
+from proxy.policy.pace import Histogram, Learned
 from proxy.policy.plan import decide
 from proxy.policy.rules import Rules, load_rules
 from tests.bench.bench import BODY, Bench
@@ -59,6 +60,16 @@ def make_rules(*, models: int, offers: int) -> Rules:
     )
 
 
+def _learned(rules: Rules, at_us: int) -> Learned:
+    """Of every offer and length, as in a house that is busy."""
+    times = Histogram()
+    for seconds in range(30, 60):
+        times = times.add(seconds, at_us)
+    return Learned(
+        {(offer, "720p", seconds, "render"): times for offer in rules.offers for seconds in LENGTHS_S}, at_us
+    )
+
+
 def _times_us(rules: Rules, decisions: int) -> list[float]:
     """What each decision took, over all models and lengths in turn."""
     tenant = Tenant(id="tenant", name="tenant", created_at=0)
@@ -68,9 +79,10 @@ def _times_us(rules: Rules, decisions: int) -> list[float]:
         for model in rules.models
     ]
     at_us, taken = system_clock(), []
+    times = _learned(rules, at_us)
     for ask in itertools.islice(itertools.cycle(asks), decisions):
         begun = time.perf_counter()
-        decision = decide(ask, tenant, rules, at_us=at_us)
+        decision = decide(ask, tenant, rules, at_us=at_us, times=times)
         taken.append((time.perf_counter() - begun) * 1e6)
         assert len(decision.plan.candidates) == SELLERS
     return taken

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.attempt import Attempt, AttemptState
+from proxy.core.clock import SECOND_US
 from proxy.core.errors import FailureKind
 from proxy.core.offer import Candidate, FallbackPolicy
 from proxy.policy.fallback import (
@@ -23,6 +24,7 @@ from proxy.policy.fallback import (
     next_step,
     poll_interval_s,
 )
+from proxy.policy.health import FIRST_PAUSE_US, Health, Outcome
 from tests.policy.policies import make_candidate
 
 NOW, DEADLINE = 1_000_000_000, 1_600_000_000
@@ -211,6 +213,68 @@ def test_deadline_ends_the_video_by_what_is_known(state: AttemptState, end: str)
 
 def test_deadline_before_anything_was_sent() -> None:
     assert code(step(now_us=DEADLINE)) == "deadline_exceeded"
+
+
+# Offers whose breakers are open
+
+
+def opened(offer: str, at: int = NOW) -> Health:
+    """One that opened at `at`."""
+    health = Health()
+    for number in range(5):
+        video_id = f"video_{number}"
+        bad = Outcome(video_id=video_id, attempt_no=1, part="submit", offer=offer, good=False, at=at)
+        health = health.heard(bad)
+    return health
+
+
+def under(health: dict[str, Health], *attempts: Attempt, now_us: int = NOW, **fields: Any) -> Try | Wait | GiveUp:
+    kept, policy = fields.pop("kept", (A, B)), make_policy(**fields)
+    return next_step(kept, policy, attempts, now_us=now_us, deadline_us=DEADLINE, health=health)
+
+
+def test_open_offer_is_passed_over() -> None:
+    assert under({"A": opened("A")}) == Try(candidate=B)
+    assert under({"A": Health(), "B": opened("B")}) == Try(candidate=A)
+
+
+def test_open_offer_is_passed_over_for_a_busy_one_whose_time_has_come() -> None:
+    busy = make_attempt("refused", "throttled", offer="B", retry_at=NOW)
+    assert under({"A": opened("A")}, busy) == Try(candidate=B)
+
+
+def test_with_all_open_the_least_bad_is_waited_for() -> None:
+    health = {"A": opened("A"), "B": opened("B", NOW - SECOND_US)}
+    assert under(health) == Wait(until_us=NOW - SECOND_US + FIRST_PAUSE_US)
+    assert under(health, now_us=NOW - SECOND_US + FIRST_PAUSE_US) == Try(candidate=B)
+
+
+def test_video_never_fails_because_of_breakers_before_its_deadline() -> None:
+    health = {"A": opened("A", DEADLINE - 1), "B": opened("B", DEADLINE - 1)}
+    assert under(health, now_us=DEADLINE - 1) == Wait(until_us=DEADLINE)
+    assert code(under(health, now_us=DEADLINE)) == "deadline_exceeded"
+
+
+def test_offer_whose_probe_is_due_keeps_its_place() -> None:
+    due_at = NOW + FIRST_PAUSE_US
+    health = {"A": opened("A")}
+    assert under(health, now_us=due_at) == Try(candidate=A), "or a seller that came back would never be used again"
+    health["A"] = health["A"].probing(due_at)
+    assert under(health, now_us=due_at) == Try(candidate=B), "one probe at a time"
+
+
+def test_busy_offer_that_is_open_too_is_asked_when_both_allow() -> None:
+    health = {"A": opened("A")}
+    soon, late = NOW + 1, NOW + 2 * FIRST_PAUSE_US
+    assert under(health, make_attempt("refused", "capacity", retry_at=soon), kept=(A,)) == Wait(
+        until_us=NOW + FIRST_PAUSE_US
+    )
+    assert under(health, make_attempt("refused", "capacity", retry_at=late), kept=(A,)) == Wait(until_us=late)
+
+
+def test_breaker_keeps_no_offer_in_the_plan_that_has_ended_for_this_video() -> None:
+    ended = make_attempt("failed", "provider_error")
+    assert code(under({"A": opened("A")}, ended, kept=(A,))) == "provider_error"
 
 
 # Every state under every policy

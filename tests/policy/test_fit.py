@@ -16,7 +16,7 @@ RULES = make_rules(
 
 
 def need(**fields: Any) -> Need:
-    limits: dict[str, Any] = {"pin": None, "rule_allows": None, "wish_allows": None}
+    limits: dict[str, Any] = {"pin": None, "rule_allows": None, "wish_allows": None, "times": None}
     limits |= {"max_price_microusd": None, "max_wait_s": None, "required": frozenset(), "markup": "0", "day": DAY}
     limits |= {key: fields.pop(key) for key in list(fields) if key in limits}
     return Need(spec=make_spec(**fields), **limits)
@@ -116,6 +116,33 @@ def test_figures_are_worked_out_once(rules: Rules) -> None:
     later = figures_of(offer(prices=(make_price("0.5"),)), need(day="2026-11-22"), rules)
     assert later is not None
     assert later.quote.tenant_microusd == 2_500_000
+
+
+class Clockwork:
+    """Has learned one time of every offer."""
+
+    def __init__(self, expected_s: float | None) -> None:
+        self.expected = expected_s
+
+    def expected_s(self, offer: Offer, resolution: str, seconds: int | None) -> float | None:
+        del offer, resolution, seconds
+        return self.expected
+
+
+def test_learned_time_goes_before_the_catalogues_and_is_never_kept(rules: Rules) -> None:
+    for expected_s, stated in ((7.0, 7.0), (8.0, 8.0), (None, 40.0)):
+        found = fit(offer(), need(times=Clockwork(expected_s)), rules)
+        assert isinstance(found, Figures)
+        assert (found.expected_s, found.quote.tenant_microusd) == (stated, 1_000_000)
+    found = fit(offer(), need(), rules)
+    assert isinstance(found, Figures)
+    assert found.expected_s == 40.0
+
+
+def test_learned_time_decides_who_is_too_slow(rules: Rules) -> None:
+    wanted = need(times=Clockwork(41.5), max_wait_s=41)
+    assert fit(offer(), wanted, rules) == "too_slow"
+    assert detail("too_slow", offer(), wanted, rules) == "is expected to take 42 s; the limit is 41 s"
 
 
 def test_short_cut_does_not_grow_without_end(rules: Rules) -> None:

@@ -7,6 +7,7 @@ import pytest
 from proxy.core.errors import InvalidValue, PriceMissing, RequestError
 from proxy.core.tenant import Tenant
 from proxy.core.video import RoutingWish
+from proxy.policy.pace import Histogram, Learned
 from proxy.policy.plan import Decision
 from proxy.policy.rules import Rules
 from tests.policy.policies import (
@@ -237,6 +238,19 @@ def test_downgrade_never_makes_anything_dearer() -> None:
     decision = decided(rules, **stated)
     assert decision.plan.changed == {}
     assert (decision.spec.tier, decision.spec.seconds, decision.spec.size) == ("mini", 5, "864x496")
+
+
+def test_fastest_goes_by_what_was_learned() -> None:
+    by_catalogue = decided(rule("strategy: fastest")).plan.candidates
+    late = by_catalogue[0]
+    slow = Histogram()
+    for _ in range(8):
+        slow = slow.add(2_000, AT_US)
+    times = Learned({(late.offer, "720p", 5, "render"): slow}, AT_US)
+    found = decided(rule("strategy: fastest"), times=times).plan.candidates
+    assert [one.offer for one in found] == [*(one.offer for one in by_catalogue[1:]), late.offer]
+    assert found[-1].expected_s == pytest.approx(2_000, rel=0.05)
+    assert [one.quote_microusd for one in found] == [one.quote_microusd for one in (*by_catalogue[1:], late)]
 
 
 def test_limits_of_rule_and_request_both_hold() -> None:

@@ -13,7 +13,7 @@ MODELS = {"seedance-2.0": "seedance-2.0", "seedance": "seedance-2.0"}
 
 def matches(piece: str, *, budget_used: float | None = None, hour: int = 12, **fields: Any) -> bool:
     facts = Facts(spec=make_spec(**fields), tenant=make_tenant(), budget_used=budget_used, hour=hour)
-    return condition(parse(piece), MODELS)(facts)
+    return condition(parse(piece), MODELS).holds(facts)
 
 
 @pytest.mark.parametrize(
