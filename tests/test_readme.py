@@ -108,6 +108,13 @@ def test_every_file_and_target_that_is_named_exists() -> None:
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) - {"target"} <= targets
 
 
+def test_adapter_of_ones_own_is_the_one_that_is_tested() -> None:
+    plugin = ROOT / "tests" / "plugins" / "lantern"
+    for language, file in (("toml", "pyproject.toml"), ("py", "tests/test_lantern.py"), ("yaml", "provider.yaml")):
+        (block,) = blocks(language)
+        assert block in (plugin / file).read_text(), file
+
+
 def test_image_is_built_from_the_lock_and_runs_as_nobody_in_particular() -> None:
     docker = (ROOT / "Dockerfile").read_text()
     uv = re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())

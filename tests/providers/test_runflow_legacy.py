@@ -5,27 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.core.attempt import Order
 from proxy.core.errors import OutcomeUnknown, Refusal
 from proxy.core.wire import Reply
+from proxy.providers import contract
 from proxy.providers.base import Announces, Cancels, Finds, Polls
 from proxy.providers.runflow_legacy import RunflowLegacy
 
 SELLER = RunflowLegacy()
-ORDER = Order(
+ORDER = msgspec.structs.replace(
+    contract.ORDER,
     seller_model="bytedance/seedance/2.0/text-to-video",
-    operation="text-to-video",
-    tier="standard",
     prompt="a paper boat in rain",
-    seconds=5,
-    resolution="720p",
-    aspect_ratio="16:9",
-    generate_audio=True,
-    content_filter=True,
-    seed=None,
-    web_search=False,
-    end_user=None,
-    client_ref="video_1-1",
     callback_url=None,
 )
 FIELDS = {
@@ -89,6 +79,14 @@ def test_seed_of_another_form_does_not_lose_the_film(seed: Any) -> None:
 @pytest.mark.parametrize("name", [7, "", None, ["run-1"]])
 def test_id_of_another_form_does_not_lose_the_film(name: Any) -> None:
     assert SELLER.accepted(reply(200, {"video": {"url": "https://x/a.mp4"}, "id": name})).seller_id is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"{}", b'{"video":{}}', b'{"video":{"url":""}}', b'{"video":"https://x"}']
+)
+def test_answer_without_a_film_may_have_bought_one(body: bytes) -> None:
+    with pytest.raises(OutcomeUnknown, match="Runflow may have made a film"):
+        SELLER.accepted(Reply(status=200, headers={}, body=body))
 
 
 @pytest.mark.parametrize("status", [408, 500, 501, 502, 503, 504, 520, 524])

@@ -65,7 +65,7 @@ async def start(arguments: list[str], env: dict[str, str], folder: Path, port: i
     """Runs `reelay` and waits until it answers."""
     log = (folder / f"{arguments[0]}-{port}.log").open("ab")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", *arguments, cwd=folder, env=os.environ | env | {"PYTHONPATH": str(ROOT)},
+        sys.executable, "-m", "proxy", *arguments, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
         stdout=log, stderr=log,
     )  # fmt: skip
     log.close()
@@ -101,6 +101,8 @@ class Stage:
         self.client: httpx.AsyncClient
         self.admin: httpx.AsyncClient
         """The sellers' own door: books, faults, clock."""
+        self.more_environment: dict[str, str] = {}
+        """Of the server and the commands beside it."""
 
     async def start_sellers(self, *, speed: float = SPEED) -> None:
         self.speed = speed
@@ -133,7 +135,7 @@ class Stage:
         """With `REELAY_` before each name of `env`; the port stays the same over a restart."""
         self.port = getattr(self, "port", None) or free_port()
         settings = {"BOOTSTRAP_KEY": KEY, "PORT": str(self.port), "PUBLIC_URL": f"http://127.0.0.1:{self.port}"} | env
-        named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS
+        named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS | self.more_environment
         self.environment = named
         self.server = await start(["serve"], named, self.folder, self.port, "/readyz")
         self._stack.push_async_callback(self.server.stop)
@@ -179,7 +181,7 @@ class Stage:
         """Exit code and output of `reelay` beside the server."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "proxy", *arguments, cwd=self.folder,
-            env=os.environ | self.environment | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, err = await process.communicate()
