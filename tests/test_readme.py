@@ -87,8 +87,8 @@ def test_every_adapter_is_told_with_what_it_can() -> None:
         assert cancels == ("yes" if isinstance(adapter, Cancels) else "no"), name
         assert ("our tag" in found) == isinstance(adapter, Finds), name
         assert ("callback" in found) == isinstance(adapter, Announces), name
-        https = b"callbacks: https" in read_catalog()[name]
-        assert calls_back == ("yes, to https" if https else "yes"), name
+        to = next(word for word in ("https", "http", "none") if f"callbacks: {word}\n".encode() in read_catalog()[name])
+        assert calls_back == {"https": "yes, to https", "http": "yes", "none": "no"}[to], name
 
 
 def test_five_checks_are_those_of_the_makefile() -> None:
@@ -106,6 +106,13 @@ def test_every_file_and_target_that_is_named_exists() -> None:
         assert (ROOT / path).exists(), path
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) - {"target"} <= targets
+
+
+def test_adapter_of_ones_own_is_the_one_that_is_tested() -> None:
+    plugin = ROOT / "tests" / "plugins" / "lantern"
+    for language, file in (("toml", "pyproject.toml"), ("py", "tests/test_lantern.py"), ("yaml", "provider.yaml")):
+        (block,) = blocks(language)
+        assert block in (plugin / file).read_text(), file
 
 
 def test_image_is_built_from_the_lock_and_runs_as_nobody_in_particular() -> None:

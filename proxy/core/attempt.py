@@ -62,6 +62,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
 
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """The seller took the order and answered with the film: accepted and finished at once."""
+
+    result: Result
+    seller_id: str | None = None
+    """None: the seller names none, and cannot be asked about the order again."""
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Where an accepted order stands; a failure is raised as Refusal instead."""
 

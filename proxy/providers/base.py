@@ -1,4 +1,4 @@
-"""What an adapter is: three questions, three answers, and a name for every refusal. All pure."""
+"""What an adapter is: an order in the seller's words, and what its answers mean. All pure."""
 
 import re
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from proxy.core.attempt import Accepted, CancelAnswer, Order, Progress, Result, Ticket
+from proxy.core.attempt import Accepted, CancelAnswer, Done, Order, Progress, Result, Ticket
 from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
 
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 class Adapter(Protocol):
     """
-    One seller's wire.
+    One seller's wire: how an order is sent, and what the answer to it says.
 
-    It sees no client, clock, setting, log or price. `accepted`, `progress` and `result` read replies
-    with a 2xx status; every other status goes to `refusal`. Bad news inside a 2xx is raised.
+    It sees no client, clock, setting, log or price. What only some sellers can is a Protocol of its own,
+    `Polls` first: only one that answers with the film itself does without.
     """
 
     name: str
@@ -32,9 +32,32 @@ class Adapter(Protocol):
 
     def submit(self, order: Order) -> Call: ...
 
-    def accepted(self, reply: Reply) -> Accepted:
-        """Raises Refusal for a definite no inside a 2xx, OutcomeUnknown for an answer that cannot be read."""
+    def accepted(self, reply: Reply) -> Accepted | Done:
+        """
+        Reads a 2xx; `Accepted` only where the seller can be asked again.
+
+        Raises Refusal for a definite no inside a 2xx, OutcomeUnknown for an answer that cannot be read.
+        """
         ...
+
+    def refusal(self, reply: Reply) -> SellerError:
+        """
+        Names a reply that is not 2xx: Refusal, or OutcomeUnknown where a submit may have bought.
+
+        The service reads it by what it asked. A poll is asked again whatever its status. For `collect`
+        a Refusal is the definite end, but for a status that says nothing of the order: 401, 402, 403,
+        404, 429 and 503 are asked again.
+        """
+        ...
+
+
+@runtime_checkable
+class Polls(Adapter, Protocol):
+    """
+    A seller that takes an order, and is asked how it stands.
+
+    `progress` and `result` read replies with a 2xx status. Bad news inside a 2xx is raised.
+    """
 
     def poll(self, ticket: Ticket) -> Call: ...
 
@@ -52,16 +75,6 @@ class Adapter(Protocol):
 
     def result(self, reply: Reply) -> Result:
         """Raises Refusal where success turns out to have no file, Garbled for what it does not know."""
-        ...
-
-    def refusal(self, reply: Reply) -> SellerError:
-        """
-        Names a reply that is not 2xx: Refusal, or OutcomeUnknown where a submit may have bought.
-
-        The service reads it by what it asked. A poll is asked again whatever its status. For `collect`
-        a Refusal is the definite end, but for a status that says nothing of the order: 401, 402, 403,
-        404, 429 and 503 are asked again.
-        """
         ...
 
 

@@ -5,6 +5,8 @@ Stated by no page of the seller, or by two that differ; the adapters and the cat
 one good order cannot show stands here too, so that nobody takes it for known.
 """
 
+from collections.abc import Callable
+
 from proxy.providers.trial import (
     SHARED,
     Fact,
@@ -85,6 +87,42 @@ _RUNFLOW = listed(
         "a refused prompt speaks of a content policy or of sensitive content": _NEEDS_FAILURE,
         "1080p is made of text": unshown("needs an order of 1080p"),
         "429 comes without Retry-After": unshown(_ONE_GOOD_ORDER),
+    }
+)
+
+
+# Runflow, the older interface
+
+
+def _unnamed(*fields: str) -> Callable[[Trial], Seen]:
+    """The answer to the order has none of these fields."""
+
+    def check(trial: Trial) -> Seen:
+        bodies = trial.bodies("create")
+        if not bodies:
+            return not_seen()
+        named = [field for field in fields if dig(bodies[-1], field) is not None]
+        return settled(not named, ", ".join(f"`{field}`" for field in named) or "none")
+
+    return check
+
+
+_RUNFLOW_LEGACY = listed(
+    {
+        "an order answers 200": answers("create", 200),
+        "the answer names the film in `video.url`": holds("create", ("video", "url"), str),
+        "the answer names no run to ask about": _unnamed("id", "run_id", "request_id"),
+        "the answer names no charge": _unnamed("cost"),
+        "the seed comes back as a number": reads("create", ("seed",), lambda t: t.order.seed),
+        "a length goes as text": _taken,
+        "a seed goes as text": _taken,
+        "an order needs no `end_user_id`": _taken,
+        "it costs what the newer runs cost": unshown("no reply names a price; see the dashboard"),
+        "a connection is held for as long as a render takes": unshown("needs a slow render"),
+        "errors look as those of the newer runs": _NEEDS_FAILURE,
+        "a refused prompt speaks of a content policy or of sensitive content": _NEEDS_FAILURE,
+        "503 with MODEL_UNAVAILABLE has bought nothing": _NEEDS_FAILURE,
+        "a render that fails is not billed": _NEEDS_FAILURE,
     }
 )
 
@@ -241,7 +279,13 @@ _EVOLINK = listed(
     }
 )
 
-_OWN: dict[str, tuple[Fact, ...]] = {"runflow": _RUNFLOW, "fal": _FAL, "shortapi": _SHORTAPI, "evolink": _EVOLINK}
+_OWN: dict[str, tuple[Fact, ...]] = {
+    "runflow": _RUNFLOW,
+    "runflow-legacy": _RUNFLOW_LEGACY,
+    "fal": _FAL,
+    "shortapi": _SHORTAPI,
+    "evolink": _EVOLINK,
+}
 
 
 def facts_of(adapter: str) -> tuple[Fact, ...]:

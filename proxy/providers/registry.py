@@ -7,6 +7,7 @@ from proxy.providers.base import Adapter
 from proxy.providers.evolink import EvoLink
 from proxy.providers.fal import Fal
 from proxy.providers.runflow import Runflow
+from proxy.providers.runflow_legacy import RunflowLegacy
 from proxy.providers.shortapi import ShortAPI
 
 GROUP = "reelay.adapters"
@@ -15,7 +16,7 @@ GROUP = "reelay.adapters"
 
 def builtin() -> dict[str, Adapter]:
     """Those that come with Reelay, by name."""
-    adapters: list[Adapter] = [EvoLink(), Fal(), Runflow(), ShortAPI()]
+    adapters: list[Adapter] = [EvoLink(), Fal(), Runflow(), RunflowLegacy(), ShortAPI()]
     return {adapter.name: adapter for adapter in adapters}
 
 

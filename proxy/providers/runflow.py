@@ -97,7 +97,7 @@ class Runflow:
         return "Authorization", f"Bearer {api_key}"
 
     def submit(self, order: Order) -> Call:
-        fields: dict[str, Any] = {"input": _input(order), "client_ref": order.client_ref}
+        fields: dict[str, Any] = {"input": model_fields(order), "client_ref": order.client_ref}
         if order.callback_url is not None:
             fields["callback_url"] = order.callback_url
         return Call(method="POST", path=f"/v1/models/{quote(order.seller_model)}/runs", body=json_body(fields))
@@ -140,12 +140,7 @@ class Runflow:
         return result
 
     def refusal(self, reply: Reply) -> SellerError:
-        code, message = _words(reply.body)
-        kind = _CODES.get(code or "")
-        # Only where the fields are judged: an account that was flagged is no matter of the prompt.
-        if reply.status in {400, 422} and _CONTENT_CHECK.search(f"{code} {message}"):
-            kind = "moderation"
-        return default_refusal(reply, message or f"status {reply.status}", kind=kind, seller_code=code)
+        return refusal_of(reply)
 
     def find(self, client_ref: str) -> Call:
         return Call(method="GET", path="/v1/runs", query=(("q", f"client_ref.EQ:'{client_ref}'"),))
@@ -174,7 +169,8 @@ class Runflow:
             return None
 
 
-def _input(order: Order) -> dict[str, Any]:
+def model_fields(order: Order) -> dict[str, Any]:
+    """What the model itself is told, by names that both of Runflow's interfaces share."""
     fields: dict[str, Any] = {
         "prompt": order.prompt,
         "aspect_ratio": order.aspect_ratio,
@@ -187,6 +183,16 @@ def _input(order: Order) -> dict[str, Any]:
     if order.end_user is not None:
         fields["end_user_id"] = order.end_user
     return fields
+
+
+def refusal_of(reply: Reply) -> SellerError:
+    """A reply that is not 2xx, by the codes that Runflow prints."""
+    code, message = _words(reply.body)
+    kind = _CODES.get(code or "")
+    # Only where the fields are judged: an account that was flagged is no matter of the prompt.
+    if reply.status in {400, 422} and _CONTENT_CHECK.search(f"{code} {message}"):
+        kind = "moderation"
+    return default_refusal(reply, message or f"status {reply.status}", kind=kind, seller_code=code)
 
 
 def _run_id(run: _Run) -> str:

@@ -13,7 +13,7 @@ from proxy.core.attempt import Attempt, Progress
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Garbled, Interrupted, NotSent, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
-from proxy.providers.base import Adapter, Judges, retry_after_s
+from proxy.providers.base import Judges, Polls, retry_after_s
 from proxy.services.house import House
 
 POLL_TIMEOUT_S = 15.0
@@ -26,10 +26,10 @@ class Missing(SellerError):
 
 
 Answer = Progress | SellerError
-Reader = Callable[[Adapter, Reply], Answer]
+Reader = Callable[[Polls, Reply], Answer]
 
 
-async def progress_of(house: House, account: Account, adapter: Adapter, attempt: Attempt) -> Answer:
+async def progress_of(house: House, account: Account, adapter: Polls, attempt: Attempt) -> Answer:
     """Where the order stands; the file's link is asked for at once where the seller keeps it elsewhere."""
     answer = await _ask(house, account, adapter, adapter.poll(attempt.ticket), "poll", _read_progress)
     if isinstance(answer, Progress) and answer.state == "succeeded" and answer.result is None:
@@ -38,16 +38,16 @@ async def progress_of(house: House, account: Account, adapter: Adapter, attempt:
 
 
 async def fresh_link(house: House, attempt: Attempt) -> str | None:
-    """The seller's link, asked for again; None where it gives none now."""
-    desk = house.desk(attempt.provider)
-    if desk is None:
+    """The seller's link, asked for again; None where it gives none now, or cannot be asked at all."""
+    desk = house.poller(attempt.provider)
+    if desk is None or attempt.seller_id is None:
         return None
     account, adapter = desk
     answer = await _ask(house, account, adapter, adapter.collect(attempt.ticket), "poll", _read_result)
     return answer.result.url if isinstance(answer, Progress) and answer.result is not None else None
 
 
-async def _ask(house: House, account: Account, adapter: Adapter, call: Call, operation: str, read: Reader) -> Answer:
+async def _ask(house: House, account: Account, adapter: Polls, call: Call, operation: str, read: Reader) -> Answer:
     begun = time.perf_counter()
     answer: Answer
     try:
@@ -64,7 +64,7 @@ async def _ask(house: House, account: Account, adapter: Adapter, call: Call, ope
     return answer
 
 
-def _read_progress(adapter: Adapter, reply: Reply) -> Answer:
+def _read_progress(adapter: Polls, reply: Reply) -> Answer:
     if 200 <= reply.status < 300:
         return adapter.progress(reply)
     return _not_answered(adapter, reply)
@@ -73,7 +73,7 @@ def _read_progress(adapter: Adapter, reply: Reply) -> Answer:
 _SAYS_NOTHING = frozenset({401, 402, 403, 429, 503})
 
 
-def _read_result(adapter: Adapter, reply: Reply) -> Answer:
+def _read_result(adapter: Polls, reply: Reply) -> Answer:
     if 200 <= reply.status < 300:
         return Progress(state="succeeded", percent=100, result=adapter.result(reply))
     named = adapter.verdict(reply) if isinstance(adapter, Judges) else adapter.refusal(reply)
@@ -83,7 +83,7 @@ def _read_result(adapter: Adapter, reply: Reply) -> Answer:
     return named
 
 
-def _not_answered(adapter: Adapter, reply: Reply) -> Answer:
+def _not_answered(adapter: Polls, reply: Reply) -> Answer:
     """A poll that failed says nothing of the order, but for an application that denies it."""
     named = adapter.refusal(reply)
     if reply.status == 404 and isinstance(named, Refusal):

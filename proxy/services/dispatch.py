@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from proxy.core.account import Account
-from proxy.core.attempt import Accepted, Attempt, Order
+from proxy.core.attempt import Accepted, Attempt, Done, Order
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Interrupted, LeaseLost, NotSent, OutcomeUnknown, Overloaded, Refusal, SellerError
 from proxy.core.offer import Candidate, Offer
@@ -20,7 +20,7 @@ from proxy.policy.fallback import FIND_AT_S, GiveUp, Wait, backoff_s, next_step,
 from proxy.providers.base import Adapter, Finds
 from proxy.services import settle
 from proxy.services.due import leave
-from proxy.services.heal import adopt, is_free, taken
+from proxy.services.heal import adopt, finished, is_free, taken
 from proxy.services.house import House
 from proxy.services.settle import Moved, erased
 from proxy.services.told import tell
@@ -49,6 +49,10 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt before it, where this is a fallback."""
     beside: Attempt | None
     """An earlier attempt that may have bought too."""
+
+
+End = Accepted | Done | Refusal | OutcomeUnknown
+"""How a submit may end; `Done` is an acceptance that brings the film with it."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,8 +170,11 @@ def _begin(
         work.again(tx, claim, tx.now_us)
         return None
     videos.insert_attempt(tx, attempt)
-    lease_us = int(candidate.submit_timeout_s * SECOND_US) + 2 * LEASE_MARGIN_US
-    work.extend(tx, [claim], lease_us=lease_us)
+    timeout_us = int(candidate.submit_timeout_s * SECOND_US)
+    work.extend(tx, [claim], lease_us=timeout_us + 2 * LEASE_MARGIN_US)
+    if tx.now_us + timeout_us > video.deadline_at:
+        # The video's own row is held until the answer; its deadline must not wait for that.
+        work.ensure(tx, video.id, number, video.deadline_at)
     return Send(
         video=video,
         attempt=attempt,
@@ -218,7 +225,7 @@ def _callback_url(house: House, offer: Offer | None, attempt: Attempt) -> str | 
     return f"{url}/callbacks/{house.secrets.callback_token(attempt.video_id, attempt.number)}"
 
 
-async def _submit(house: House, send: Send) -> Accepted | Refusal | OutcomeUnknown:
+async def _submit(house: House, send: Send) -> End:
     """The one place that buys. Never raises what a seller or the network does."""
     provider, timeout_s = send.candidate.provider, send.candidate.submit_timeout_s
     desk = house.desk(provider)
@@ -236,15 +243,13 @@ async def _submit(house: House, send: Send) -> Accepted | Refusal | OutcomeUnkno
         house.metrics.double_submit_possible(provider=send.beside.provider)
     begun = time.perf_counter()
     end = await _exchange(house, account, adapter, send.order, timeout_s)
-    outcome: str = end.kind if isinstance(end, Refusal) else "ok" if isinstance(end, Accepted) else "unknown"
+    outcome: str = end.kind if isinstance(end, Refusal) else "ok" if isinstance(end, Accepted | Done) else "unknown"
     house.metrics.exchange(provider=provider, operation="submit", outcome=outcome, seconds=time.perf_counter() - begun)
     _log.info("attempt.submitted", video=send.video.id, attempt=send.attempt.number, provider=provider, outcome=outcome)
     return end
 
 
-async def _exchange(
-    house: House, account: Account, adapter: Adapter, order: Order, timeout_s: float
-) -> Accepted | Refusal | OutcomeUnknown:
+async def _exchange(house: House, account: Account, adapter: Adapter, order: Order, timeout_s: float) -> End:
     try:
         authorization, call = adapter.authorize(account.api_key or ""), adapter.submit(order)
     except Exception as exc:  # noqa: BLE001 - an order that an adapter cannot put into words has certainly not left
@@ -267,7 +272,7 @@ async def _exchange(
     return end if isinstance(end, Refusal) else OutcomeUnknown(str(end))
 
 
-async def _record(house: House, send: Send, claim: Claim, end: Accepted | Refusal | OutcomeUnknown) -> None:
+async def _record(house: House, send: Send, claim: Claim, end: End) -> None:
     """What the seller answered is evidence and is kept, whoever holds the lease by now."""
     chance = house.chance()
     while True:
@@ -282,9 +287,7 @@ async def _record(house: House, send: Send, claim: Claim, end: Accepted | Refusa
     house.due.set()
 
 
-def _keep(
-    tx: Tx, house: House, send: Send, claim: Claim, end: Accepted | Refusal | OutcomeUnknown, chance: float
-) -> Moved:
+def _keep(tx: Tx, house: House, send: Send, claim: Claim, end: End, chance: float) -> Moved:
     moved = Moved()
     video = videos.take(tx, send.video.id)
     attempts = videos.attempts_of(tx, send.video.id)
@@ -293,6 +296,8 @@ def _keep(
     running = False
     if isinstance(end, Accepted):
         running = _keep_accepted(tx, house, video, send, attempt, end, chance)
+    elif isinstance(end, Done):
+        running = _keep_done(tx, house, video, attempt, end)
     elif isinstance(end, Refusal):
         _keep_refused(tx, house, video, attempts, attempt, end, chance, moved)
     elif attempt.state == "sending":
@@ -307,9 +312,7 @@ def _keep_accepted(
     tx: Tx, house: House, video: Video, send: Send, attempt: Attempt, end: Accepted, chance: float
 ) -> bool:
     """Whether it is followed from now on."""
-    if not is_free(tx, attempt, end.seller_id):
-        if attempt.state == "sending":
-            _become_unknown(tx, house, attempt, "The provider answered with an id that belongs to another order.")
+    if not _is_its_own(tx, house, attempt, end.seller_id):
         return False
     if attempt.state not in {"sending", "unknown", "refused"}:
         # A callback named the id first, and the poll has moved on; what the seller takes it says only here.
@@ -327,6 +330,29 @@ def _keep_accepted(
     after_s = poll_interval_s(send.candidate.expected_s, chance)
     due_at = tx.now_us + int(after_s * SECOND_US) if video.live else tx.now_us
     work.ensure(tx, video.id, attempt.number, due_at)
+    return True
+
+
+def _is_its_own(tx: Tx, house: House, attempt: Attempt, seller_id: str) -> bool:
+    """Whether the id in an answer is this order's; one that another holds leaves the end unknown."""
+    if is_free(tx, attempt, seller_id):
+        return True
+    if attempt.state == "sending":
+        _become_unknown(tx, house, attempt, "The provider answered with an id that belongs to another order.")
+    return False
+
+
+def _keep_done(tx: Tx, house: House, video: Video, attempt: Attempt, end: Done) -> bool:
+    """Whether there is something to copy, or to bill: the film was made, whatever was thought of it meanwhile."""
+    if end.seller_id is not None and not _is_its_own(tx, house, attempt, end.seller_id):
+        return False
+    if attempt.state in {"done", "failed"}:
+        return True
+    if attempt.state != "running":
+        attempt = taken(attempt, end.seller_id or attempt.seller_id, at=tx.now_us)
+    videos.save_attempt(tx, finished(attempt, end.result, at=tx.now_us))
+    videos.start(tx, video.id)
+    work.ensure(tx, video.id, attempt.number, tx.now_us)
     return True
 
 

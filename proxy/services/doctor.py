@@ -14,7 +14,7 @@ from proxy.core.errors import Refusal, SellerError
 from proxy.core.wire import Call, Reply
 from proxy.outside.assets import Fetcher
 from proxy.outside.transport import Transport
-from proxy.providers.base import Adapter
+from proxy.providers.base import Adapter, Polls
 
 RESOLVE_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
@@ -46,7 +46,12 @@ class Seller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def look_at(seller: Seller) -> Finding:
-    """Asks for an order that nobody made; buys nothing. For an account whose key is set."""
+    """
+    Asks for an order that nobody made; buys nothing. For an account whose key is set.
+
+    Where the seller cannot be asked about orders, only whether it answers at all; its key is then proven
+    by an order alone.
+    """
     account = seller.account
     subject = f"provider {account.name}"
     host = urlsplit(account.base_url).hostname or ""
@@ -57,8 +62,7 @@ async def look_at(seller: Seller) -> Finding:
         return Finding(verdict="fail", subject=subject, detail=f"{host} cannot be resolved: {exc or 'no answer'}")
     begun = time.perf_counter()
     try:
-        call = seller.adapter.poll(Ticket(seller_id=NOBODYS_ID, seller_model="doctor/doctor"))
-        reply = await seller.send(call, timeout_s=ANSWER_TIMEOUT_S)
+        reply = await seller.send(_question(seller.adapter), timeout_s=ANSWER_TIMEOUT_S)
     except SellerError as exc:
         return Finding(verdict="fail", subject=subject, detail=f"{host}: {exc}")
     took = f"{host} answers in {(time.perf_counter() - begun) * 1000:.0f} ms"
@@ -67,5 +71,14 @@ async def look_at(seller: Seller) -> Finding:
         return Finding(verdict="warn", subject=subject, detail=f"{took}, but with status {reply.status}")
     if isinstance(refused, Refusal) and refused.kind == "account":
         return Finding(verdict="fail", subject=subject, detail=f"{took} and refuses the key: {refused}")
+    asked = isinstance(seller.adapter, Polls)
+    key = " and does not refuse the key" if asked else "; only an order shows whether it takes the key"
     off = "" if account.enabled else "; it is switched off"
-    return Finding(verdict="ok", subject=subject, detail=f"{took} and does not refuse the key{off}")
+    return Finding(verdict="ok", subject=subject, detail=f"{took}{key}{off}")
+
+
+def _question(adapter: Adapter) -> Call:
+    """One that changes nothing at the seller."""
+    if isinstance(adapter, Polls):
+        return adapter.poll(Ticket(seller_id=NOBODYS_ID, seller_model="doctor/doctor"))
+    return Call(method="GET", path="/")

@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from proxy.core.account import Account
-from proxy.core.attempt import Accepted, Attempt
+from proxy.core.attempt import Accepted, Attempt, Result
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Garbled, SellerError
 from proxy.policy.fallback import FIND_AT_S
@@ -29,7 +29,7 @@ SEARCH_US = 72 * 3600 * SECOND_US
 """How long after its start an attempt is looked for where the seller's answers say nothing."""
 
 
-def taken(attempt: Attempt, seller_id: str, *, at: int) -> Attempt:
+def taken(attempt: Attempt, seller_id: str | None, *, at: int) -> Attempt:
     """The attempt as one that its seller has accepted, whatever had been thought of it before."""
     return msgspec.structs.replace(
         attempt,
@@ -47,6 +47,21 @@ def taken(attempt: Attempt, seller_id: str, *, at: int) -> Attempt:
         bearer=None,
         missing=0,
         missing_since=None,
+    )
+
+
+def finished(attempt: Attempt, result: Result, *, at: int) -> Attempt:
+    """The attempt as one whose film its seller has made: it may only be fetched from now on, never bought again."""
+    stated = result.cost_microusd is not None
+    return msgspec.structs.replace(
+        attempt,
+        state="done",
+        ended_at=at,
+        link=result.url,
+        missing=0,
+        missing_since=None,
+        cost_microusd=result.cost_microusd if stated else attempt.cost_microusd,
+        cost_stated=int(stated or bool(attempt.cost_stated)),
     )
 
 

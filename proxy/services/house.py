@@ -10,7 +10,7 @@ from proxy.outside.assets import Fetcher
 from proxy.outside.base import Storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
-from proxy.providers.base import Adapter
+from proxy.providers.base import Adapter, Polls
 from proxy.store.base import Store
 from proxy.telemetry.metrics import Metrics
 
@@ -39,6 +39,8 @@ class House:
         self.store = store
         self.rules = rules
         self.adapters = adapters
+        self.pollers = {name: adapter for name, adapter in adapters.items() if isinstance(adapter, Polls)}
+        """Found once: Python takes its time to tell, and every poll would ask."""
         self.transport = transport
         self.fetcher = fetcher
         self.storage = storage
@@ -66,3 +68,9 @@ class House:
         if account is None or account.api_key is None or account.adapter not in self.adapters:
             return None
         return account, self.adapters[account.adapter]
+
+    def poller(self, provider: str) -> tuple[Account, Polls] | None:
+        """The same where orders can be asked about."""
+        desk = self.desk(provider)
+        adapter = None if desk is None else self.pollers.get(desk[0].adapter)
+        return None if desk is None or adapter is None else (desk[0], adapter)

@@ -8,6 +8,7 @@ again, whatever happens to it.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from proxy.core.account import Account
-from proxy.core.attempt import Accepted, Order, Progress, Ticket
+from proxy.core.attempt import Accepted, Done, Order, Progress, Ticket
 from proxy.core.clock import as_datetime
 from proxy.core.errors import (
     ConfigError,
@@ -36,7 +37,7 @@ from proxy.outside.film import measure
 from proxy.policy.fallback import FIND_AT_S, poll_interval_s
 from proxy.policy.prices import quote, rate
 from proxy.policy.rules import Rules
-from proxy.providers.base import Finds
+from proxy.providers.base import Finds, Polls
 from proxy.providers.trial import Clip, Exchange, Step, Trial
 from proxy.services.doctor import Seller
 
@@ -196,6 +197,8 @@ async def _buy(
     seller: Seller, purchase: Purchase, order: Order, record: _Record, *, out: Path | None, tell: Callable[[str], None]
 ) -> Ended:
     most = f"${usd_text(purchase.at_most_microusd)}"
+    if not isinstance(seller.adapter, Polls):
+        tell("Ordered; this seller answers when the film is made.")
     end = await _submit(seller, order, purchase.offer.submit_timeout_s, record)
     if isinstance(end, Refusal):
         record.forget()  # what a refusal looks like says nothing of a good order
@@ -210,10 +213,15 @@ async def _buy(
                 "Look for it in the seller's own list.",
             )
         end = found
+    if isinstance(end, Done):
+        return await _fetch(seller, record, end.result.url, out=out, tell=tell)
     tell(f"Taken as {end.seller_id}.")
     ticket = Ticket(seller_id=end.seller_id, seller_model=order.seller_model)
-    await _ask_aside(seller, ticket, order, record)
-    return await _follow(seller, ticket, purchase, record, out=out, tell=tell)
+    adapter = seller.adapter
+    if not isinstance(adapter, Polls):
+        return record.ended("unfinished", f"The order {end.seller_id} cannot be asked about; it may cost up to {most}.")
+    await _ask_aside(adapter, ticket, order, record)
+    return await _follow(seller, adapter, ticket, purchase, record, out=out, tell=tell)
 
 
 def _order(purchase: Purchase, client_ref: str) -> Order:
@@ -238,7 +246,7 @@ def _order(purchase: Purchase, client_ref: str) -> Order:
 
 async def _submit(
     seller: Seller, order: Order, timeout_s: float, record: _Record
-) -> Accepted | Refusal | OutcomeUnknown:
+) -> Accepted | Done | Refusal | OutcomeUnknown:
     """The one place here that buys."""
     try:
         reply = await seller.send(seller.adapter.submit(order), timeout_s=timeout_s, fresh=True)
@@ -251,7 +259,7 @@ async def _submit(
         end = seller.adapter.accepted(reply) if 200 <= reply.status < 300 else seller.adapter.refusal(reply)
     except SellerError as exc:
         end = exc
-    return end if isinstance(end, Accepted | Refusal) else OutcomeUnknown(str(end))
+    return end if isinstance(end, Accepted | Done | Refusal) else OutcomeUnknown(str(end))
 
 
 async def _look_for(seller: Seller, order: Order, record: _Record) -> Accepted | None:
@@ -270,9 +278,8 @@ async def _look_for(seller: Seller, order: Order, record: _Record) -> Accepted |
     return None
 
 
-async def _ask_aside(seller: Seller, ticket: Ticket, order: Order, record: _Record) -> None:
+async def _ask_aside(adapter: Polls, ticket: Ticket, order: Order, record: _Record) -> None:
     """Questions that cost nothing, whose answers facts are judged by."""
-    adapter = seller.adapter
     stranger = msgspec.structs.replace(ticket, seller_id=_another(ticket.seller_id))
     calls: list[tuple[Step, Call]] = [("stranger", adapter.poll(stranger))]
     if adapter.collect(ticket) != adapter.poll(ticket):
@@ -294,6 +301,7 @@ def _another(seller_id: str) -> str:
 
 async def _follow(
     seller: Seller,
+    adapter: Polls,
     ticket: Ticket,
     purchase: Purchase,
     record: _Record,
@@ -306,14 +314,15 @@ async def _follow(
     while record.waited_s < give_up_at_s:
         await record.wait(min(LOOK_EVERY_S, poll_interval_s(purchase.expected_s, 0.5)))
         try:
-            progress = await _look(seller, ticket, record)
+            progress = await _look(adapter, ticket, record)
         except Refusal as exc:
             return record.ended("failed", f"The order was taken and ended without a film ({exc.kind}): {exc}.")
         except SellerError as exc:
             tell(f"No clear answer: {exc}")
             continue
         if progress.result is not None:
-            return await _fetch(seller, ticket, record, progress.result.url, out=out, tell=tell)
+            again = adapter, ticket
+            return await _fetch(seller, record, progress.result.url, again=again, out=out, tell=tell)
         if progress.state != told:
             told = progress.state
             tell(f"The order is {told}.")
@@ -321,9 +330,8 @@ async def _follow(
     return record.ended("unfinished", f"The order {ticket.seller_id} still runs; it may yet cost up to {most}.")
 
 
-async def _look(seller: Seller, ticket: Ticket, record: _Record) -> Progress:
+async def _look(adapter: Polls, ticket: Ticket, record: _Record) -> Progress:
     """As the server polls. Raises Refusal for a definite end, Garbled for everything to be asked again."""
-    adapter = seller.adapter
     reply = await record.ask("poll", adapter.poll(ticket))
     if not 200 <= reply.status < 300:
         raise Garbled(f"status {reply.status}: {adapter.refusal(reply)}")
@@ -339,22 +347,31 @@ async def _look(seller: Seller, ticket: Ticket, record: _Record) -> Progress:
 
 
 async def _fetch(
-    seller: Seller, ticket: Ticket, record: _Record, url: str, *, out: Path | None, tell: Callable[[str], None]
+    seller: Seller,
+    record: _Record,
+    url: str,
+    *,
+    again: tuple[Polls, Ticket] | None = None,
+    out: Path | None,
+    tell: Callable[[str], None],
 ) -> Ended:
+    """`again`: who can be asked for another link to the same film."""
     tell("The film is ready; fetching it.")
     record.note_link(url)
-    # Links that are signed in the same second may well be the same.
-    await record.wait(READ_AGAIN_S)
-    try:
-        again = await record.ask("file", seller.adapter.collect(ticket))
-        record.note_link(seller.adapter.result(again).url)
-    except SellerError:
-        pass  # the link at hand is good enough
+    if again is not None:
+        await _read_again(*again, record)
     try:
         record.clip = await _measured(seller, url, out)
     except (SellerError, OSError) as exc:
         return record.ended("not fetched", f"The film was made, and most likely paid for, but not fetched: {exc}.")
     return record.ended("delivered", "The film is here.")
+
+
+async def _read_again(adapter: Polls, ticket: Ticket, record: _Record) -> None:
+    # Links that are signed in the same second may well be the same.
+    await record.wait(READ_AGAIN_S)
+    with suppress(SellerError):  # the link at hand is good enough
+        record.note_link(adapter.result(await record.ask("file", adapter.collect(ticket))).url)
 
 
 async def _measured(seller: Seller, url: str, out: Path | None) -> Clip:

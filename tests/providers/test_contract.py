@@ -1,265 +1,276 @@
-"""What every adapter keeps: its recordings are answered as written, and its calls carry no key and no host."""
+"""The contract of adapters: every built-in one keeps it, and one that does not is found out."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
 
-from proxy.core.attempt import Order, Ticket
-from proxy.core.errors import Garbled, OutcomeUnknown, Refusal, SellerError
-from proxy.core.wire import Call, Reply
-from proxy.providers.base import Adapter, Announces, Cancels, Finds, Judges
+from proxy.core.attempt import Done, Order, Progress, Result
+from proxy.core.errors import OutcomeUnknown, Refusal, SellerError
+from proxy.core.wire import Call
+from proxy.providers.base import Adapter
+from proxy.providers.contract import ORDER, Check, ContractBroken, checks
 from proxy.providers.registry import builtin
+from proxy.providers.runflow import Runflow
+from proxy.providers.runflow_legacy import RunflowLegacy
 
 RECORDINGS = Path(__file__).parent / "recordings"
-ADAPTERS = builtin()
-REQUIRED_KINDS = frozenset(
-    {"accepted", "queued", "running", "done", "refused", "throttled", "account", "broken", "unheard_of"}
-)
-ABILITIES: dict[str, type] = {"cancelled": Cancels, "found": Finds, "announced": Announces}
-ERRORS: dict[str, type[SellerError]] = {"Refusal": Refusal, "OutcomeUnknown": OutcomeUnknown, "Garbled": Garbled}
+EVERY_CHECK = [
+    pytest.param(check, id=f"{name}-{check}")
+    for name, adapter in builtin().items()
+    for check in checks(type(adapter), RECORDINGS / name)
+]
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    status: int
-    headers: dict[str, str]
-    body: Any = msgspec.UNSET
-    text: str | None = None
+@pytest.mark.parametrize("check", EVERY_CHECK)
+def test_built_in_adapter_keeps_the_contract(check: Check) -> None:
+    check()
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One of `returns` (the name of a Struct, or null), `value` (a plain word, or null) and `raises`."""
+def test_order_of_the_sellers_own_is_what_the_checks_send() -> None:
+    sent: list[Order] = []
 
-    returns: str | msgspec.UnsetType | None = msgspec.UNSET
-    value: str | msgspec.UnsetType | None = msgspec.UNSET
-    raises: str | msgspec.UnsetType = msgspec.UNSET
-    fields: dict[str, Any] = msgspec.field(default_factory=dict)
+    def spy(_: Any, order: Order) -> Call:
+        sent.append(order)
+        return RunflowLegacy().submit(order)
 
-
-class Recording(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One answer that a seller can give, and what its adapter must make of it."""
-
-    kind: str
-    question: str
-    source: str
-    sure: str
-    reply: Recorded
-    answer: Answer
-    client_ref: str | None = None
-
-    def as_reply(self) -> Reply:
-        text = self.reply.text
-        body = json.dumps(self.reply.body) if text is None else text
-        headers = {name.lower(): value for name, value in self.reply.headers.items()}
-        return Reply(status=self.reply.status, headers=headers, body=body.encode())
-
-
-def read(path: Path) -> Recording:
-    return msgspec.json.decode(path.read_bytes(), type=Recording)
-
-
-def recordings(adapter: str) -> list[Path]:
-    return sorted((RECORDINGS / adapter).glob("*.json"))
-
-
-NAMING = {"refusal", "verdict"}
-"""Questions whose answer is an error that is returned."""
-
-EVERY_RECORDING = [pytest.param(name, path, id=f"{name}/{path.stem}") for name in ADAPTERS for path in recordings(name)]
-
-
-def make_order(**changes: Any) -> Order:
-    order = Order(
-        seller_model="owner/model/text-to-video",
-        operation="text-to-video",
-        tier="standard",
-        prompt='A fox says: "Good night." 🦊',
-        seconds=5,
-        resolution="720p",
-        aspect_ratio="16:9",
-        generate_audio=True,
-        content_filter=True,
-        seed=None,
-        web_search=False,
-        end_user=None,
-        client_ref="video_0198a0-1",
-        callback_url="https://proxy.example/callbacks/a-1-b?c=d&e",
-    )
-    return msgspec.structs.replace(order, **changes)
-
-
-def ask(adapter: Adapter, recording: Recording) -> object:
-    """Puts the recording's question; what is raised is for the caller to catch."""
-    reply = recording.as_reply()
-    questions: dict[str, Callable[[], object]] = {
-        "accepted": lambda: adapter.accepted(reply),
-        "progress": lambda: adapter.progress(reply),
-        "result": lambda: adapter.result(reply),
-        "refusal": lambda: adapter.refusal(reply),
-        "verdict": lambda: cast("Judges", adapter).verdict(reply),
-        "cancelled": lambda: cast("Cancels", adapter).cancelled(reply),
-        "found": lambda: cast("Finds", adapter).found(reply, recording.client_ref or ""),
-        "announced": lambda: cast("Announces", adapter).announced(reply.body),
-    }
-    return questions[recording.question]()
-
-
-def agrees(actual: Any, expected: Any) -> bool:
-    """Whether every recorded field is there with its value; fields that were not recorded are free."""
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        return all(name in actual and agrees(actual[name], value) for name, value in expected.items())
-    return bool(actual == expected and type(actual) is type(expected))
-
-
-def check_error(error: SellerError, answer: Answer) -> None:
-    assert isinstance(answer.raises, str), f"unexpected {error!r}"
-    assert type(error) is ERRORS[answer.raises], repr(error)
-    assert agrees(vars(error), answer.fields), (vars(error), answer.fields)
-    assert str(error), "an error says what was wrong"
-
-
-def calls(adapter: Adapter, order: Order) -> list[Call]:
-    ticket = Ticket(seller_id="made/up?id", seller_model=order.seller_model)
-    asked = [adapter.submit(order), adapter.poll(ticket), adapter.collect(ticket)]
-    if isinstance(adapter, Cancels):
-        asked.append(adapter.cancel(ticket))
-    if isinstance(adapter, Finds):
-        asked.append(adapter.find(order.client_ref))
-    return asked
-
-
-@pytest.mark.parametrize(("name", "path"), EVERY_RECORDING)
-def test_recording_is_answered_as_written(name: str, path: Path) -> None:
-    recording = read(path)
-    answer = recording.answer
-    try:
-        value = ask(ADAPTERS[name], recording)
-    except SellerError as error:
-        assert recording.question not in NAMING, "they name an error, they raise none"
-        check_error(error, answer)
-        return
-    if isinstance(value, SellerError):
-        assert recording.question in NAMING
-        check_error(value, answer)
-        return
-    assert answer.raises is msgspec.UNSET, f"{answer.raises} was expected, not {value!r}"
-    if answer.value is not msgspec.UNSET:
-        assert value == answer.value
-    elif answer.returns is None:
-        assert value is None
-    else:
-        assert type(value).__name__ == answer.returns
-        assert agrees(msgspec.to_builtins(value), answer.fields), (value, answer.fields)
-
-
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_adapter_has_every_kind_of_recording(name: str) -> None:
-    kinds = {read(path).kind for path in recordings(name)}
-    assert kinds >= REQUIRED_KINDS, f"{name} lacks {sorted(REQUIRED_KINDS - kinds)}"
-
-
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_adapter_answers_every_question_on_record(name: str) -> None:
-    questions = {read(path).question for path in recordings(name)}
-    assert questions >= {"accepted", "progress", "result", "refusal"}
-    for question, ability in ABILITIES.items():
-        assert (question in questions) == isinstance(ADAPTERS[name], ability), question
-
-
-@pytest.mark.parametrize(("name", "path"), EVERY_RECORDING)
-def test_recording_says_what_it_is(name: str, path: Path) -> None:
-    recording = read(path)
-    assert recording.source, f"{name} does not say where it has this from"
-    assert recording.sure in {"seen", "documented", "derived", "assumed"}
-    assert (recording.reply.body is msgspec.UNSET) == (recording.reply.text is not None), "either a body or a text"
-    answer = recording.answer
-    assert [answer.returns, answer.value, answer.raises].count(msgspec.UNSET) == 2, "one answer, of one form"
-    if recording.question in {"accepted", "progress", "result", "found"}:
-        assert 200 <= recording.reply.status < 300, "every other status goes to refusal"
-    if recording.question in NAMING:
-        assert not 200 <= recording.reply.status < 300
+    order = msgspec.structs.replace(ORDER, tier="fast", prompt="a seal")
+    for check in checks(spoiled(RunflowLegacy, submit=spy), RECORDINGS / "runflow-legacy", order=order):
+        check()
+    assert sent
+    assert all(one is order for one in sent)
 
 
 def test_every_folder_of_recordings_has_its_adapter() -> None:
-    assert {folder.name for folder in RECORDINGS.iterdir()} == set(ADAPTERS)
+    assert {folder.name for folder in RECORDINGS.iterdir()} == set(builtin())
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_no_call_carries_a_key_or_a_host(name: str) -> None:
-    adapter = ADAPTERS[name]
-    header, value = adapter.authorize("sk_made_up")
-    assert "sk_made_up" in value
-    for call in calls(adapter, make_order()):
-        assert call.path.startswith("/")
-        assert not call.path.startswith("//")
-        assert "://" not in call.path
-        assert not {"?", "#", " "} & set(call.path), "what a seller's id holds stays one part of the path"
-        assert header.lower() not in {sent.lower() for sent, _ in call.headers}
-        assert "authorization" not in {sent.lower() for sent, _ in call.headers}
-        assert "sk_made_up" not in repr(call)
+def broken(make: Callable[[], Adapter], folder: Path) -> dict[str, str]:
+    """Promises that are not kept, and what is said of each."""
+    found = {}
+    for check in checks(make, folder):
+        try:
+            check()
+        except (ContractBroken, SellerError) as exc:
+            found[check.promise] = str(exc)
+    return found
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_base_url_is_the_sellers_own_host_without_a_slash(name: str) -> None:
-    assert ADAPTERS[name].name == name
-    assert ADAPTERS[name].base_url.startswith("https://")
-    assert not ADAPTERS[name].base_url.endswith("/")
+# Adapters
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_the_same_order_makes_the_same_call(name: str) -> None:
-    first, second = builtin()[name], builtin()[name]
-    assert calls(first, make_order()) == calls(first, make_order()) == calls(second, make_order())
+def to(path: str, **more: Any) -> Callable[..., Call]:
+    return lambda *_: Call(
+        method="POST", path=path, body=json.dumps({"prompt": 'A fox says: "Good night." 🦊'}).encode(), **more
+    )
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_submit_is_a_post_of_the_prompt_as_it_is(name: str) -> None:
-    call = ADAPTERS[name].submit(make_order())
-    assert call.method == "POST"
-    assert call.body is not None
-    assert make_order().prompt in values(json.loads(call.body))
+def spoiled(base: type[Adapter], **change: Any) -> type[Adapter]:
+    return type("Spoiled", (base,), change)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_polls_change_nothing_at_the_seller(name: str) -> None:
-    ticket = Ticket(seller_id="x", seller_model="owner/model/text-to-video")
-    assert ADAPTERS[name].poll(ticket).method == "GET"
-    assert ADAPTERS[name].collect(ticket).method == "GET"
+def _counted(self: Any, order: Order) -> Call:
+    self.sent = getattr(self, "sent", 0) + 1
+    return Call(method="POST", path=f"/{self.sent}", body=json.dumps(order.prompt).encode())
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-@pytest.mark.parametrize("status", [500, 502, 504, 408])
-def test_a_page_of_an_ingress_may_have_bought(name: str, status: int) -> None:
-    page = Reply(status=status, headers={}, body=b"<html><body>nginx</body></html>")
-    assert type(ADAPTERS[name].refusal(page)) is OutcomeUnknown
+def _remembers_the_key(self: Any, api_key: str) -> tuple[str, str]:
+    self.key = api_key
+    return "Authorization", f"Bearer {api_key}"
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-@pytest.mark.parametrize(("status", "kind"), [(429, "throttled"), (503, "capacity")])
-def test_a_seller_too_busy_to_say_more_has_refused(name: str, status: int, kind: str) -> None:
-    refusal = ADAPTERS[name].refusal(Reply(status=status, headers={"retry-after": "3"}, body=b""))
-    assert isinstance(refusal, Refusal)
-    assert (refusal.kind, refusal.retry_after_s, refusal.cost_microusd) == (kind, 3.0, 0)
+SPOILED: list[tuple[type[Adapter], str, str]] = [
+    (spoiled(RunflowLegacy, submit=to("run")), "no call carries a key or a host", "run is no path"),
+    (spoiled(RunflowLegacy, submit=to("//elsewhere.example/run")), "no call carries a key or a host", "is no path"),
+    (spoiled(RunflowLegacy, submit=to("/https://elsewhere")), "no call carries a key or a host", "is one part of"),
+    (
+        spoiled(Runflow, poll=lambda _, ticket: Call(method="GET", path=f"/runs/{ticket.seller_id}")),
+        "no call carries a key or a host",
+        "what a seller's id holds is one part of /runs/made/up?id",
+    ),
+    (
+        spoiled(RunflowLegacy, submit=to("/run", headers=(("AUTHORIZATION", "x"),))),
+        "no call carries a key or a host",
+        "/run carries the header of a key",
+    ),
+    (
+        spoiled(
+            RunflowLegacy,
+            authorize=_remembers_the_key,
+            submit=lambda self, order: Call(
+                method="POST", path="/run", query=(("key", getattr(self, "key", "")), ("p", order.prompt))
+            ),
+        ),
+        "no call carries a key or a host",
+        "/run carries the key itself",
+    ),
+    (
+        spoiled(RunflowLegacy, authorize=lambda *_: ("x-key", "always the same")),
+        "no call carries a key or a host",
+        "another key is another header",
+    ),
+    (
+        spoiled(RunflowLegacy, base_url="http://api.example"),
+        "the base URL is the seller's own host without a slash",
+        "http://api.example is no https",
+    ),
+    (
+        spoiled(RunflowLegacy, base_url="https://api.example/"),
+        "the base URL is the seller's own host without a slash",
+        "ends with a slash",
+    ),
+    (
+        spoiled(RunflowLegacy, submit=_counted),
+        "the same order makes the same call",
+        "it depends on more than the order",
+    ),
+    (
+        spoiled(RunflowLegacy, submit=lambda *_: Call(method="PUT", path="/run")),
+        "a submit is a POST of the prompt as it is",
+        "PUT is no POST",
+    ),
+    (
+        spoiled(RunflowLegacy, submit=lambda *_: Call(method="POST", path="/run", body=b'{"texts": ["a fox"]}')),
+        "a submit is a POST of the prompt as it is",
+        "the prompt is not in it",
+    ),
+    (spoiled(Runflow, collect=to("/runs/x")), "polls change nothing at the seller", "GET alone"),
+    (
+        spoiled(RunflowLegacy, refusal=lambda *_: Refusal("provider_error", "no")),
+        "a page of an ingress may have bought",
+        "500 is read as Refusal",
+    ),
+    (
+        spoiled(RunflowLegacy, refusal=lambda *_: Refusal("throttled", "no", retry_after_s=3.0, cost_microusd=0)),
+        "a seller too busy to say more has refused",
+        "503 without a word is read as Refusal",
+    ),
+    (
+        spoiled(Runflow, refusal=lambda *_: Refusal("throttled", "no", cost_microusd=0)),
+        "a seller too busy to say more has refused",
+        "429 is read as Refusal",
+    ),
+    (
+        spoiled(RunflowLegacy, accepted=lambda *_: Done(result=Result(url="https://x/a.mp4"))),
+        "nonsense is never an answer",
+        "b'' is read as Done",
+    ),
+    (
+        spoiled(Runflow, progress=lambda *_: Progress(state="running")),
+        "nonsense is never an answer",
+        "b'' is read as Progress",
+    ),
+    (spoiled(Runflow, announced=lambda *_: "run-1"), "nonsense is never an answer", "b'' announces an order"),
+    (
+        spoiled(RunflowLegacy, announced=lambda *_: None),
+        "only a seller that is asked again is promised to be",
+        "without `Polls` nobody can follow an order that is found",
+    ),
+    (
+        spoiled(RunflowLegacy, announced=lambda *_: None),
+        "every question is on record",
+        "nothing is on record for: announced",
+    ),
+]
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'"text"', b"\xff\xfe", b"{", b"<html>"])
-def test_nonsense_is_never_an_answer(name: str, body: bytes) -> None:
-    adapter, reply = ADAPTERS[name], Reply(status=200, headers={}, body=body)
-    with pytest.raises(OutcomeUnknown):
-        adapter.accepted(reply)
-    for question in (adapter.progress, adapter.result):
-        with pytest.raises(Garbled):
-            question(reply)
-    if isinstance(adapter, Announces):
-        assert adapter.announced(body) is None
+@pytest.mark.parametrize(("make", "promise", "said"), SPOILED, ids=[f"{no}-{row[1]}" for no, row in enumerate(SPOILED)])
+def test_promise_that_is_not_kept_is_told(make: type[Adapter], promise: str, said: str) -> None:
+    folder = RECORDINGS / make.name
+    assert said in broken(make, folder)[promise]
 
 
-def values(body: object) -> list[object]:
-    """Every value in a decoded body, however deep."""
-    if isinstance(body, dict):
-        return [found for value in body.values() for found in values(value)]
-    return [body]
+# Recordings
+
+GOOD: dict[str, Any] = {
+    "kind": "done",
+    "question": "accepted",
+    "source": "a page",
+    "sure": "documented",
+    "reply": {"status": 200, "headers": {}, "body": {"video": {"url": "https://cdn.example/x.mp4"}}},
+    "answer": {"returns": "Done", "fields": {"seller_id": None, "result": {"url": "https://cdn.example/x.mp4"}}},
+}
+PAGE: dict[str, Any] = {"status": 502, "headers": {}, "text": "<html>"}
+FOUND: dict[str, Any] = {"question": "found", "client_ref": "a", "answer": {"returns": None}}
+AS_WRITTEN = "one is answered as written"
+
+
+def broken_by(folder: Path, make: type[Adapter] = RunflowLegacy, **change: Any) -> dict[str, str]:
+    """What is found where this is the only recording."""
+    (folder / "one.json").write_text(json.dumps(GOOD | change))
+    return broken(make, folder)
+
+
+def test_good_recording_is_kept_and_the_missing_ones_are_told(tmp_path: Path) -> None:
+    assert broken_by(tmp_path) == {
+        "every kind of answer is on record": (
+            "nothing is on record for: account, broken, refused, throttled, unheard_of"
+        ),
+        "every question is on record": "nothing is on record for: refusal",
+    }
+    assert "accepted, account, broken, queued" in broken(Runflow, tmp_path)["every kind of answer is on record"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sure": "very"}, "one.json is no recording: Invalid enum value 'very'"),
+        ({"remark": "x"}, "one.json is no recording: Object contains unknown field `remark`"),
+        ({"source": ""}, "it does not say where it is from"),
+        ({"reply": {"status": 200, "headers": {}}}, "either a body or a text"),
+        ({"reply": {"status": 200, "headers": {}, "body": 1, "text": "1"}}, "either a body or a text"),
+        ({"answer": {}}, "one answer, of one form"),
+        ({"answer": {"returns": "Done", "raises": "Refusal"}}, "one answer, of one form"),
+        ({"reply": PAGE}, "every status but 2xx goes to `refusal`"),
+        ({"question": "refusal"}, "`refusal` and `verdict` get no 2xx"),
+        ({"answer": {"raises": "OutcomeUnknown"}}, "OutcomeUnknown is written, not Done("),
+        ({"answer": {"value": "done"}}, "'done' is written, not Done("),
+        ({"answer": {"returns": None}}, "null is written, not Done("),
+        ({"answer": {"returns": "Accepted"}}, "Accepted is written, not Done("),
+        ({"answer": {"returns": "Done", "fields": {"seller_id": "x"}}}, "{'seller_id': 'x'} is written"),
+        ({"answer": {"returns": "Done", "fields": {"id": None}}}, "{'id': None} is written, not Done("),
+        ({"reply": PAGE, "question": "refusal"}, "is written, not OutcomeUnknown("),
+        (
+            {
+                "reply": PAGE,
+                "question": "refusal",
+                "answer": {"raises": "OutcomeUnknown", "fields": {"kind": "account"}},
+            },
+            "{'kind': 'account'} is written, not {}",
+        ),
+        (FOUND, "it cannot be asked for `found`"),
+    ],
+)
+def test_recording_that_does_not_hold_is_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    assert said in broken_by(tmp_path, **change)[AS_WRITTEN]
+
+
+def test_acceptance_that_nobody_can_follow_is_told(tmp_path: Path) -> None:
+    told = broken_by(tmp_path, answer={"returns": "Accepted"})
+    said = "without `Polls` nobody can follow what is accepted in: one"
+    assert told["only a seller that is asked again is promised to be"] == said
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "change", "said"),
+    [
+        ({"accepted": lambda *_: Refusal("account", "no")}, {}, "only `refusal` and `verdict` return errors: Refusal("),
+        (
+            {"refusal": lambda self, reply: self.accepted(reply)},
+            {"reply": PAGE, "question": "refusal", "answer": {"raises": "OutcomeUnknown"}},
+            "it names an error, and raises none: OutcomeUnknown(",
+        ),
+        (
+            {"refusal": lambda *_: OutcomeUnknown("")},
+            {"reply": PAGE, "question": "refusal", "answer": {"raises": "OutcomeUnknown"}},
+            "an error says what was wrong",
+        ),
+    ],
+)
+def test_errors_are_raised_or_returned_where_they_belong(
+    tmp_path: Path, spoilt: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    assert said in broken_by(tmp_path, spoiled(RunflowLegacy, **spoilt), **change)[AS_WRITTEN]

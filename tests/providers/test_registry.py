@@ -28,7 +28,7 @@ def install(root: Path, monkeypatch: pytest.MonkeyPatch, *, module: str, source:
 
 def test_builtin_adapters_bear_their_names() -> None:
     adapters: dict[str, Adapter] = builtin()
-    assert sorted(adapters) == ["evolink", "fal", "runflow", "shortapi"]
+    assert sorted(adapters) == ["evolink", "fal", "runflow", "runflow-legacy", "shortapi"]
     assert all(adapter.name == name for name, adapter in adapters.items())
 
 

@@ -22,6 +22,9 @@ GOOD: dict[str, dict[Step, list[Said]]] = {
         ],
         "file": [(200, {"cost": "0.450000", "output": {"outputs": [{"type": "video"}], "seed": 7}})],
     },
+    "runflow-legacy": {
+        "create": [(200, {"video": {"url": "https://files.example/a.mp4", "content_type": "video/mp4"}, "seed": 7})],
+    },
     "fal": {
         "create": [(200, {"request_id": "req-1", "status": "IN_QUEUE"})],
         "early": [(400, {"detail": "Request is still in progress"})],

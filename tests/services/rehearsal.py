@@ -10,7 +10,7 @@ import yaml
 
 from proxy.catalog import read_catalog
 from proxy.core.account import Account
-from proxy.core.attempt import Attempt
+from proxy.core.attempt import Accepted, Attempt, Done
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Interrupted, LeaseLost
 from proxy.core.ids import Secrets, time_hex
@@ -21,6 +21,8 @@ from proxy.outside.assets import Download, Fetcher
 from proxy.outside.storage import Folder
 from proxy.outside.transport import Transport
 from proxy.policy.rules import load_rules
+from proxy.providers.base import Adapter
+from proxy.providers.fal import Fal
 from proxy.providers.registry import load_adapters
 from proxy.services import cancel
 from proxy.services.deliver import deliver
@@ -217,6 +219,21 @@ async def nobody_answers(provider: str, call: Call) -> Reply:
     raise Interrupted(f"{provider} was asked {call.method} {call.path}, but the test gave no answer")
 
 
+class Blocking:
+    """The older Runflow: an answer is the film, and comes after `meanwhile` had its turn."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.meanwhile = meanwhile
+        self.answer = reply(200, {"video": {"url": "https://files.example/film.mp4"}, "seed": 1})
+
+    async def __call__(self, provider: str, call: Call) -> Reply:
+        if (provider, call.method) != ("runflow-legacy", "POST"):
+            return await nobody_answers(provider, call)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        return self.answer
+
+
 class FalOrder:
     """One order at fal, in the state that the test puts it into."""
 
@@ -236,6 +253,13 @@ class FalOrder:
         return reply(200, {"video": {"url": "https://files.example/film.mp4"}, "seed": 1})
 
 
+class Hasty(Fal):
+    """Takes orders as fal does, but answers with the film where there is one already."""
+
+    def accepted(self, reply: Reply) -> Accepted | Done:  # type: ignore[override]  # as an Adapter may
+        return Done(result=self.result(reply)) if b"video" in reply.body else super().accepted(reply)
+
+
 @contextlib.asynccontextmanager
 async def rehearse(
     where: Database | Path,
@@ -244,11 +268,13 @@ async def rehearse(
     order: tuple[str, ...] = ("fal", "runflow"),
     rule: dict[str, Any] | None = None,
     store: type[SqliteStore] | None = None,
+    adapters: dict[str, Adapter] | None = None,
     **fallback: Any,
 ) -> AsyncGenerator[Rehearsal]:
     """
-    Sellers in a fixed order. `rule` goes over the only rule, `fallback` over the defaults.
+    Sellers in a fixed order, among them the blocking one where it is named.
 
+    `rule` goes over the only rule, `fallback` over the defaults, `adapters` over those that there are.
     In a folder, on a SQLite file of its own, run by `store`.
     """
     clock = Clock()
@@ -259,7 +285,9 @@ async def rehearse(
     written = make_rules(dict.fromkeys(SELLERS, "http://127.0.0.1:1"), speed=1.0, deadline_s=1200)
     written["defaults"]["fallback"].update(fallback)
     written["rules"] = [{"name": "default", "strategy": {"ordered": list(order)}, **(rule or {})}]
-    adapters = load_adapters()
+    if "runflow-legacy" in order:
+        written["providers"]["runflow-legacy"] = {"adapter": "runflow-legacy", "api_key": "${RUNFLOW_API_KEY}"}
+    adapters = {**load_adapters(), **(adapters or {})}
     rules = load_rules(
         yaml.safe_dump(written).encode(),
         file="routing_rules.yaml",

@@ -57,3 +57,18 @@ async def test_host_that_nobody_knows_is_told_without_asking() -> None:
 async def test_provider_that_is_switched_off_is_looked_at_all_the_same() -> None:
     found = await look(reply(404, {"detail": "x"}), msgspec.structs.replace(ACCOUNT, enabled=False))
     assert (found.verdict, found.detail.endswith("; it is switched off")) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "told"),
+    [
+        (reply(404, {"code": "NOT_FOUND", "message": "no such page"}), "ok", "; only an order shows whether it takes"),
+        (reply(401, {"code": "UNAUTHORIZED", "message": "no such key"}), "fail", "and refuses the key: no such key"),
+        (reply(503, None), "warn", "but with status 503"),
+    ],
+)
+async def test_seller_that_cannot_be_asked_about_orders_is_asked_whether_it_is_there(
+    answer: Reply, verdict: str, told: str
+) -> None:
+    found = await look(answer, msgspec.structs.replace(ACCOUNT, adapter="runflow-legacy"))
+    assert (found.verdict, told in found.detail) == (verdict, True), found.detail

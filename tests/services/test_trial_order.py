@@ -10,20 +10,32 @@ import pytest
 import yaml
 
 from proxy.catalog import read_catalog
+from proxy.core.attempt import Accepted
 from proxy.core.errors import ConfigError, Interrupted, NotSent
 from proxy.core.wire import Call, Reply
 from proxy.outside.assets import FileUnavailable
 from proxy.policy.rules import Rules, load_rules
 from proxy.providers.registry import load_adapters
+from proxy.providers.runflow_legacy import RunflowLegacy
 from proxy.services.doctor import Seller
 from proxy.services.trial_order import Ended, Purchase, buy_once, cheapest
-from tests.services.rehearsal import START_US, FalOrder, Script, ScriptedFetcher, ScriptedTransport, reply
+from tests.services.rehearsal import (
+    START_US,
+    Blocking,
+    FalOrder,
+    Hasty,
+    Script,
+    ScriptedFetcher,
+    ScriptedTransport,
+    reply,
+)
 from tests.whole.stage import PLAY_KEYS, SELLERS, make_rules
 
 
 def rules(change: dict[str, Any] | None = None, **offer: Any) -> Rules:
     written = make_rules(dict.fromkeys(SELLERS, "http://127.0.0.1:1"), speed=1.0, deadline_s=60, **offer)
     written["providers"]["fal"].update(change or {})
+    written["providers"]["runflow-legacy"] = {"adapter": "runflow-legacy", "api_key": "${RUNFLOW_API_KEY}"}
     adapters = {name: adapter.base_url for name, adapter in load_adapters().items()}
     return load_rules(
         yaml.safe_dump(written).encode(), file="rules", env=PLAY_KEYS, adapters=adapters, catalog=read_catalog()
@@ -76,6 +88,13 @@ async def fal(film: bytes) -> AsyncIterator[Visit]:
 async def runflow(film: bytes) -> AsyncIterator[Visit]:
     """Can be."""
     async for visit in open_visit("runflow", film):
+        yield visit
+
+
+@pytest.fixture
+async def blocking(film: bytes) -> AsyncIterator[Visit]:
+    """Answers with the film, and can be asked nothing."""
+    async for visit in open_visit("runflow-legacy", film):
         yield visit
 
 
@@ -218,6 +237,46 @@ async def test_result_that_turns_out_refused_is_a_failure(fal: Visit) -> None:
     ended = await fal.buy(refused_late)
     assert (ended.word, ended.trial.links) == ("failed", ())
     assert "moderation" in ended.sentence
+
+
+async def test_order_that_is_answered_with_its_film_is_fetched_and_nobody_is_asked(blocking: Visit) -> None:
+    ended = await blocking.buy(Blocking())
+    assert ended.word == "delivered"
+    assert blocking.told == ["Ordered; this seller answers when the film is made.", "The film is ready; fetching it."]
+    assert [one.step for one in ended.trial.exchanges] == ["create"]
+    assert (ended.trial.links, blocking.slept_s) == (("https://files.example/film.mp4",), [])
+    assert len(blocking.transport.calls) == blocking.submits == 1
+
+
+async def test_call_that_broke_is_told_as_unknown(blocking: Visit) -> None:
+    seller = Blocking()
+    seller.answer = reply(504, None)
+    ended = await blocking.buy(seller)
+    assert ended.word == "unknown"
+    assert "it may have cost up to $0.703000, and it is not sent again" in ended.sentence
+
+
+async def test_order_that_is_answered_with_its_film_is_fetched_also_where_orders_are_asked_about(fal: Visit) -> None:
+    fal.seller = msgspec.structs.replace(fal.seller, adapter=Hasty())
+
+    async def at_once(_: str, call: Call) -> Reply:
+        assert call.method == "POST"
+        return reply(200, {"video": {"url": "https://files.example/film.mp4"}})
+
+    assert (await fal.buy(at_once)).word == "delivered"
+
+
+async def test_order_that_was_taken_but_cannot_be_asked_about_is_told(blocking: Visit) -> None:
+    class Promising(RunflowLegacy):
+        def accepted(self, reply: Reply) -> Accepted:  # type: ignore[override]  # the contract forbids it
+            return Accepted(seller_id=str(reply.status))
+
+    blocking.seller = msgspec.structs.replace(blocking.seller, adapter=Promising())
+    ended = await blocking.buy(Blocking())
+    assert (ended.word, ended.sentence) == (
+        "unfinished",
+        "The order 200 cannot be asked about; it may cost up to $0.703000.",
+    )
 
 
 async def test_order_that_never_ends_is_left_with_what_it_may_cost(fal: Visit) -> None:

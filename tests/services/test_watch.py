@@ -407,3 +407,16 @@ async def test_double_is_borne_by_us_and_counted(bold: Rehearsal) -> None:
     assert balances[f"tenant:{TENANT.id}:spend"] == FAL_720P_MICROUSD
     assert bold.metric("reelay_possible_double_total", provider="fal") == 1
     assert bold.metric("reelay_absorbed_usd_total", reason="double") == pytest.approx(FAL_720P_MICROUSD / 1e6)
+
+
+async def test_order_whose_provider_has_an_adapter_that_cannot_ask_waits_until_it_can_again(house: Rehearsal) -> None:
+    order = FalOrder()
+    video_id = await _running(house, order)
+    order.status = "COMPLETED"
+    poller = house.house.pollers.pop("fal")
+    asked = len(house.transport.calls)
+    await house.run(130, step_s=10)
+    assert (await house.states(video_id), len(house.transport.calls)) == (["running"], asked)
+    house.house.pollers["fal"] = poller
+    await house.run(70, step_s=10)
+    assert (await house.video(video_id)).status == "completed"

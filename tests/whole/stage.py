@@ -67,7 +67,7 @@ async def start(arguments: list[str], env: dict[str, str], folder: Path, port: i
     """Runs `reelay` and waits until it answers."""
     log = (folder / f"{arguments[0]}-{port}.log").open("ab")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", *arguments, cwd=folder, env=os.environ | env | {"PYTHONPATH": str(ROOT)},
+        sys.executable, "-m", "proxy", *arguments, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
         stdout=log, stderr=log,
     )  # fmt: skip
     log.close()
@@ -103,6 +103,8 @@ class Stage:
         self.client: httpx.AsyncClient
         self.admin: httpx.AsyncClient
         """The sellers' own door: books, faults, clock."""
+        self.more_environment: dict[str, str] = {}
+        """Of the server and the commands beside it."""
 
     async def start_sellers(self, *, speed: float = SPEED) -> None:
         self.speed = speed
@@ -138,7 +140,7 @@ class Stage:
         if WHOLE_ENGINE != "sqlite":
             settings |= {"DATABASE_URL": whole_in(self.folder).url, "SECRET": "a-secret-of-tests-only"}
         settings |= env
-        named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS
+        named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS | self.more_environment
         self.environment = named
         self.server = await start(["serve"], named, self.folder, self.port, "/readyz")
         self._stack.push_async_callback(self.server.stop)
@@ -184,7 +186,7 @@ class Stage:
         """Exit code and output of `reelay` beside the server."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "proxy", *arguments, cwd=self.folder,
-            env=os.environ | self.environment | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, err = await process.communicate()
