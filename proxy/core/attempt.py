@@ -139,3 +139,24 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     def open(self) -> bool:
         """Whether it may still cost or deliver."""
         return self.state in {"sending", "running", "done", "unknown", "lost"}
+
+
+Part = Literal["submit", "render"]
+"""Of an attempt: until the seller has taken the order, and from then on."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one part of an attempt ended."""
+
+    video_id: str
+    attempt_no: int
+    part: Part
+    offer: str
+    good: bool
+    at: int
+    """Microseconds, UTC."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Names it within its offer and part."""
+        return self.video_id, self.attempt_no

@@ -13,10 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from proxy.core.attempt import Attempt
+from proxy.core.attempt import Attempt, Outcome, Part
 from proxy.core.clock import SECOND_US
-
-Part = Literal["submit", "render"]
 
 COUNTED = frozenset({"capacity", "provider_error", "seller_timeout", "account"})
 """
@@ -36,23 +34,6 @@ LONGEST_PAUSE_US = 30 * SECOND_US
 """A seller that comes back is asked within this time, and so in use again within a minute."""
 LATE_US = 5 * SECOND_US
 """An outcome that is heard so late still finds its place in time; replicas hear of each other within 2 s."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How one part of an attempt ended."""
-
-    video_id: str
-    attempt_no: int
-    part: Part
-    offer: str
-    good: bool
-    at: int
-    """Microseconds, UTC."""
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Names it within its offer and part."""
-        return self.video_id, self.attempt_no
 
 
 def outcome_of(attempt: Attempt, *, at: int) -> Outcome | None:

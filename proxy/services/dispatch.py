@@ -7,6 +7,7 @@ ends: refused, accepted, unknown; only a refusal allows another seller at once.
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -16,14 +17,14 @@ from proxy.core.attempt import Accepted, Attempt, Done, Order
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Interrupted, LeaseLost, NotSent, OutcomeUnknown, Overloaded, Refusal, SellerError
 from proxy.core.offer import Candidate, Offer
-from proxy.policy.fallback import FIND_AT_S, GiveUp, Wait, backoff_s, next_step, poll_interval_s
+from proxy.policy.fallback import FIND_AT_S, Try, Wait, backoff_s, next_step, poll_interval_s
 from proxy.providers.base import Adapter, Finds
-from proxy.services import settle
+from proxy.services import lanes, settle
 from proxy.services.due import leave
 from proxy.services.heal import adopt, finished, is_free, taken
 from proxy.services.house import House
 from proxy.services.settle import Moved, erased
-from proxy.services.told import tell
+from proxy.services.told import note, tell
 from proxy.store import tenants, videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Video
@@ -55,39 +56,75 @@ End = Accepted | Done | Refusal | OutcomeUnknown
 """How a submit may end; `Done` is an acceptance that brings the film with it."""
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing to send; what the transaction changed instead."""
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What a video that was due needs now."""
 
     video: Video
-    moved: Moved
+    what: Send | Moved | None
+    """To be sent; or changed instead; or nothing for the moment."""
+    orphans: tuple[Attempt, ...] = ()
+    """Attempts whose process died, as they are now."""
 
 
 async def advance(house: House, claim: Claim) -> None:
     """One step of a video that is due: submits, waits, or gives up. Raises LeaseLost."""
     step = await house.store.write(lambda tx: _next(tx, house, claim))
-    if isinstance(step, Ended):
-        tell(house, step.video, step.moved)
-    elif isinstance(step, Send):
-        end = await _submit(house, step)
-        await _record(house, step, claim, end)
+    note(house, step.video, *step.orphans)
+    if isinstance(step.what, Moved):
+        tell(house, step.video, step.what)
+    elif step.what is not None:
+        end = await _submit(house, step.what)
+        await _record(house, step.what, claim, end)
 
 
-def _next(tx: Tx, house: House, claim: Claim) -> Send | Ended | None:
+def _next(tx: Tx, house: House, claim: Claim) -> Step:
     video = videos.take(tx, claim.video_id)
     assert video is not None, "work refers to a video"
     work.check(tx, claim)
-    attempts = [_orphan(tx, house, attempt) for attempt in videos.attempts_of(tx, video.id)]
+    before = videos.attempts_of(tx, video.id)
+    attempts = [_orphan(tx, house, attempt) for attempt in before]
+    orphans = tuple(now for was, now in zip(before, attempts, strict=True) if was is not now)
+    return Step(video=video, what=_step(tx, house, video, attempts, claim), orphans=orphans)
+
+
+def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Claim) -> Send | Moved | None:
     if not video.live:
         return _tidy(tx, video, attempts, claim)
-    plan = video.read_plan()
-    step = next_step(plan.candidates, plan.fallback, attempts, now_us=tx.now_us, deadline_us=video.deadline_at)
+    plan, full = video.read_plan(), list[str]()
+    while True:
+        kept = [candidate for candidate in plan.candidates if candidate.provider not in full]
+        step = next_step(
+            kept,
+            plan.fallback,
+            attempts,
+            now_us=tx.now_us,
+            deadline_us=video.deadline_at,
+            health=house.pulse.health,
+        )
+        if not isinstance(step, Try) or _admitted(tx, house, video, step.candidate.provider):
+            break
+        full.append(step.candidate.provider)
+    if isinstance(step, Try):
+        return _begin(tx, house, video, attempts, step.candidate, claim)
+    if full:
+        # Nobody who has room can be asked: whoever has room first is.
+        _queue(tx, video, full, claim, step.until_us if isinstance(step, Wait) else video.deadline_at)
+        return None
     if isinstance(step, Wait):
         work.again(tx, claim, step.until_us)
         return None
-    if isinstance(step, GiveUp):
-        moved = give_up(tx, video, step.code, step.message)
-        return Ended(video=video, moved=moved)
-    return _begin(tx, house, video, attempts, step.candidate, claim)
+    return give_up(tx, video, step.code, step.message)
+
+
+def _admitted(tx: Tx, house: House, video: Video, provider: str) -> bool:
+    account = house.rules.accounts.get(provider)
+    return account is None or lanes.admitted(tx, account, video)
+
+
+def _queue(tx: Tx, video: Video, providers: Sequence[str], claim: Claim, until_us: int) -> None:
+    for provider in providers:
+        lanes.wait(tx, provider, video)
+    work.again(tx, claim, until_us)
 
 
 def _orphan(tx: Tx, house: House, attempt: Attempt) -> Attempt:
@@ -109,7 +146,7 @@ def _become_unknown(tx: Tx, house: House, attempt: Attempt, message: str) -> Att
     return attempt
 
 
-def _tidy(tx: Tx, video: Video, attempts: list[Attempt], claim: Claim) -> Ended:
+def _tidy(tx: Tx, video: Video, attempts: list[Attempt], claim: Claim) -> Moved:
     """A video that is over: its hold ends when nothing can be billed any more."""
     moved = Moved()
     if video.hold == "held" and not settle.close(tx, video, moved):
@@ -121,7 +158,7 @@ def _tidy(tx: Tx, video: Video, attempts: list[Attempt], claim: Claim) -> Ended:
             work.again(tx, claim, video.deadline_at)
     else:
         work.done(tx, video.id, 0)
-    return Ended(video=video, moved=moved)
+    return moved
 
 
 def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = False) -> Moved:
@@ -142,7 +179,7 @@ def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = 
 
 def _begin(
     tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim
-) -> Send | Ended | None:
+) -> Send | None:
     number = len(attempts) + 1
     dearest = candidate.seller_microusd if candidate.basis == "listed" else -(-candidate.seller_microusd * 5 // 4)
     attempt = Attempt(
@@ -170,6 +207,8 @@ def _begin(
         work.again(tx, claim, tx.now_us)
         return None
     videos.insert_attempt(tx, attempt)
+    lanes.leave(tx, house, video)
+    house.pulse.probing(candidate.offer, tx.now_us)
     timeout_us = int(candidate.submit_timeout_s * SECOND_US)
     work.extend(tx, [claim], lease_us=timeout_us + 2 * LEASE_MARGIN_US)
     if tx.now_us + timeout_us > video.deadline_at:
@@ -302,8 +341,11 @@ def _keep(tx: Tx, house: House, send: Send, claim: Claim, end: End, chance: floa
         _keep_refused(tx, house, video, attempts, attempt, end, chance, moved)
     elif attempt.state == "sending":
         _become_unknown(tx, house, attempt, str(end))
+    now_is = videos.attempts_of(tx, video.id)[attempt.number - 1]
+    if now_is.state != attempt.state:
+        moved.attempts.append(now_is)
     if video.deleted_at is not None:
-        videos.save_attempt(tx, erased(videos.attempts_of(tx, video.id)[attempt.number - 1]))
+        videos.save_attempt(tx, erased(now_is))
     _let_go(tx, video, claim, running=running)
     return moved
 

@@ -11,6 +11,7 @@ from proxy.outside.base import Storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter, Polls
+from proxy.services.pulse import Pulse
 from proxy.store.base import Store
 from proxy.telemetry.metrics import Metrics
 
@@ -57,6 +58,8 @@ class House:
         """A seller's text without keys and signed addresses, short enough to be shown."""
         self.draining = False
         """Set once the end was asked for: nothing new is accepted or begun."""
+        self.pulse = Pulse(store, clock)
+        """How sellers did lately."""
         self.due = asyncio.Event()
         """A hint that something became due just now in this process."""
         self.pace: dict[str, int] = {}

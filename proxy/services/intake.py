@@ -44,7 +44,15 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 def quote(house: House, caller: Caller, ask: Ask) -> Decision:
     """What create would do with this request, and why. Buys and keeps nothing."""
-    return decide(ask, caller.tenant, house.rules, at_us=house.clock(), chance=house.chance(), explain=True)
+    return decide(
+        ask,
+        caller.tenant,
+        house.rules,
+        at_us=house.clock(),
+        chance=house.chance(),
+        times=house.pulse.times,
+        explain=True,
+    )
 
 
 async def accept(
@@ -67,7 +75,9 @@ async def accept(
         if known is not None:
             return known
     at = house.clock()
-    decision = decide(ask, caller.tenant, house.rules, at_us=at, chance=house.chance(), explain=False)
+    decision = decide(
+        ask, caller.tenant, house.rules, at_us=at, chance=house.chance(), times=house.pulse.times, explain=False
+    )
     acceptance = _acceptance(house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key)
     accepted = await house.store.write_grouped(accept_many, acceptance)
     if accepted.fresh:

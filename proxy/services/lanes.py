@@ -26,6 +26,12 @@ def wait(tx: Tx, provider: str, video: Video) -> None:
     lanes.wait(tx, Place(video_id=video.id, provider=provider, tenant_id=video.tenant_id, since=tx.now_us))
 
 
+def leave(tx: Tx, house: House, video: Video) -> None:
+    """It is on its way, and waits nowhere any more."""
+    if any(account.max_in_flight is not None for account in house.rules.accounts.values()):
+        lanes.leave(tx, video.id)
+
+
 async def usher(house: House) -> None:
     """Wakes whoever may go now, at every provider that is limited."""
     limited = [account for account in house.rules.accounts.values() if account.max_in_flight is not None]

@@ -35,6 +35,8 @@ class Moved(msgspec.Struct, kw_only=True):
     charged_microusd: int = 0
     absorbed: list[tuple[str, int]] = msgspec.field(default_factory=list)
     costs: list[SellerCost] = msgspec.field(default_factory=list)
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
+    """Those that have reached another state, as they now are."""
 
 
 def candidate_of(plan: Plan, attempt: Attempt) -> Candidate:

@@ -2,6 +2,7 @@
 
 import structlog
 
+from proxy.core.attempt import Attempt
 from proxy.services.house import House
 from proxy.services.settle import Moved
 from proxy.store.videos import Video
@@ -11,6 +12,7 @@ _log = structlog.get_logger("reelay.video")
 
 def tell(house: House, video: Video, moved: Moved) -> None:
     """Once, after the commit."""
+    note(house, video, *moved.attempts)
     metrics = house.metrics
     tenant = metrics.tenant_label(video.tenant_id)
     for cost in moved.costs:
@@ -31,3 +33,9 @@ def tell(house: House, video: Video, moved: Moved) -> None:
         _log.info(
             "video.ended", video=video.id, tenant=video.tenant_id, outcome=moved.ended, microusd=moved.charged_microusd
         )
+
+
+def note(house: House, video: Video, *attempts: Attempt) -> None:
+    """Tells the breakers and the clocks how attempts went; once each, after the commit."""
+    for attempt in attempts:
+        house.pulse.note(attempt, video.read_spec())

@@ -25,7 +25,7 @@ from proxy.services.due import wake
 from proxy.services.heal import adopt, finished, is_free, look_for
 from proxy.services.house import House
 from proxy.services.settle import Moved
-from proxy.services.told import tell
+from proxy.services.told import note, tell
 from proxy.store import videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Video
@@ -124,12 +124,15 @@ class _Unchanged(msgspec.Struct, frozen=True):
     """A poll that found nothing new but, perhaps, progress."""
 
     next: Next
-    percent: int | None
+    percent: int | None = None
+    begun: bool = False
+    """The seller was found to render."""
 
 
 def _note_many(tx: Tx, items: Sequence[_Unchanged]) -> list[None]:
     # Videos first, as everywhere: who holds a video may be waiting for its row of work.
     videos.advance_many(tx, [(item.next.claim.video_id, item.percent) for item in items if item.percent])
+    videos.begin_rendering(tx, [(item.next.claim.video_id, item.next.claim.attempt_no) for item in items if item.begun])
     work.again_many(tx, [item.next for item in items])
     return [None] * len(items)
 
@@ -142,7 +145,8 @@ async def _moved_on(house: House, claim: Claim, video: Video, attempt: Attempt, 
     percent = None if answer.percent is None or answer.percent <= video.progress else min(answer.percent, 99)
     if attempt.missing:
         await _save(house, claim, missing=0, missing_since=None)
-    await house.store.write_grouped(_note_many, _Unchanged(Next(claim=claim, due_at=due_at), percent))
+    begun = answer.state == "running" and attempt.rendering_at is None
+    await house.store.write_grouped(_note_many, _Unchanged(Next(claim=claim, due_at=due_at), percent, begun))
 
 
 async def _save(house: House, claim: Claim, **fields: Any) -> Attempt:
@@ -159,7 +163,7 @@ async def _save(house: House, claim: Claim, **fields: Any) -> Attempt:
 
 
 async def _again(house: House, claim: Claim, due_at: int) -> None:
-    await house.store.write_grouped(_note_many, _Unchanged(Next(claim=claim, due_at=due_at), None))
+    await house.store.write_grouped(_note_many, _Unchanged(Next(claim=claim, due_at=due_at)))
 
 
 def _next_poll(house: House, video: Video, attempt: Attempt) -> int:
@@ -177,21 +181,23 @@ async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progre
     result = answer.result
     assert result is not None, "asked for above"
 
-    def unit(tx: Tx) -> Attempt | LeaseLost:
-        _, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+    def unit(tx: Tx) -> tuple[Video, Moved, LeaseLost | None]:
+        video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
+        moved = Moved()
         if now_is.state == "running":
-            now_is = finished(now_is, result, at=tx.now_us)
-            videos.save_attempt(tx, now_is)  # evidence, whoever holds the lease
+            moved.attempts.append(finished(now_is, result, at=tx.now_us))
+            videos.save_attempt(tx, moved.attempts[0])  # evidence, whoever holds the lease
         try:
             work.check(tx, claim)
         except LeaseLost as exc:
-            return exc  # raised in here, it would undo what was saved
-        return now_is
+            return video, moved, exc  # raised in here, it would undo what was saved
+        return video, moved, None
 
-    done = await house.store.write(unit)
-    if isinstance(done, LeaseLost):
-        raise done
-    return done
+    video, moved, lost = await house.store.write(unit)
+    tell(house, video, moved)
+    if lost is not None:
+        raise lost
+    return moved.attempts[0] if moved.attempts else attempt
 
 
 async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal) -> None:
@@ -211,6 +217,7 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
             # What the seller took at accept it has taken, unless it says otherwise now.
             cost_microusd=now_is.cost_microusd if answer.cost_microusd is None else answer.cost_microusd,
         )
+        moved.attempts.append(failed)
         settle.conclude(tx, video, failed, moved, finished=False)
         work.done(tx, attempt.video_id, attempt.number)
         if video.live:
@@ -224,7 +231,7 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
 
 
 async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, answer: Missing) -> None:
-    def unit(tx: Tx) -> bool:
+    def unit(tx: Tx) -> Attempt | None:
         now, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
         since = tx.now_us if now_is.missing_since is None else now_is.missing_since
@@ -232,14 +239,17 @@ async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, a
         if denied.missing < LOST_AFTER or tx.now_us - since < LOST_AFTER_US:
             videos.save_attempt(tx, denied)
             work.again(tx, claim, _next_poll(house, video, attempt))
-            return False
+            return None
         message = None if now.deleted_at else house.clean(str(answer))
-        videos.save_attempt(tx, msgspec.structs.replace(denied, state="lost", message=message))
+        denied = msgspec.structs.replace(denied, state="lost", message=message)
+        videos.save_attempt(tx, denied)
         work.done(tx, attempt.video_id, attempt.number)
         wake(tx, attempt.video_id)
-        return True
+        return denied
 
-    if await house.store.write(unit):
+    lost = await house.store.write(unit)
+    if lost is not None:
+        note(house, video, lost)
         _log.error("attempt.lost", video=video.id, attempt=attempt.number, provider=attempt.provider)
         house.due.set()
 

@@ -12,6 +12,8 @@ from proxy.core.errors import LeaseLost, Overloaded
 from proxy.services.deliver import deliver
 from proxy.services.dispatch import advance
 from proxy.services.house import House
+from proxy.services.lanes import usher
+from proxy.services.pulse import BEAT_S
 from proxy.services.watch import attend
 from proxy.store import videos, work
 from proxy.store.base import Tx
@@ -51,15 +53,15 @@ class Worker:
     async def run(self) -> None:
         """Until `stop`."""
         self._resting.clear()
-        renewal = asyncio.create_task(self._renew())
+        beside = [asyncio.create_task(one) for one in (self._renew(), self._house.pulse.run(), self._usher())]
         try:
             while not self._stopping.is_set():
                 await self._turn_safely()
         finally:
             self._resting.set()
-            renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     async def stop(self, *, grace_s: float) -> None:
         """Claims nothing more, lets what is under way finish, then lets go of the rest."""
@@ -157,6 +159,17 @@ class Worker:
         except Exception:  # noqa: BLE001 - whatever broke is ours to mend, and may not stop the others
             # The lease runs out by itself and the work is taken up again; nothing is lost by waiting.
             _log.exception("work.broke", video=claim.video_id, attempt=claim.attempt_no)
+
+    async def _usher(self) -> None:
+        """Who waits for room at a seller is called when there is some, whoever made it."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await usher(self._house)
+            except Overloaded as exc:
+                _log.warning("usher.missed", why=str(exc))
+            except Exception:  # noqa: BLE001 - without it videos would wait to their deadlines
+                _log.exception("usher.broke")
 
     async def _renew(self) -> None:
         while True:

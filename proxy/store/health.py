@@ -84,5 +84,5 @@ def save_times(tx: Tx, key: TimesKey, histogram: bytes) -> None:
         tx.run(_INSERT_TIMES, **values)
 
 
-def _named(key: TimesKey) -> dict[str, str | int]:
+def _named(key: TimesKey) -> dict[str, object]:
     return {f"of_{name}": value for name, value in zip(_TIMES_KEY, key, strict=True)}

@@ -146,6 +146,15 @@ _ADVANCE = Statement(
     )
     .values(progress=bindparam("percent"))
 )
+_BEGIN_RENDERING = Statement(
+    update(attempts)
+    .where(
+        attempts.c.video_id == bindparam("of_video"),
+        attempts.c.number == bindparam("of_attempt"),
+        attempts.c.rendering_at.is_(None),
+    )
+    .values(rendering_at=bindparam("at"))
+)
 _FAIL = Statement(
     update(videos)
     .where(videos.c.id == bindparam("video_id"), videos.c.status.in_(["queued", "in_progress"]))
@@ -198,6 +207,14 @@ def advance(tx: Tx, video_id: str, percent: int) -> None:
 def advance_many(tx: Tx, rows: Sequence[tuple[str, int]]) -> None:
     """The same for many."""
     tx.run_many(_ADVANCE, [{"video_id": video_id, "percent": percent} for video_id, percent in sorted(rows)])
+
+
+def begin_rendering(tx: Tx, rows: Sequence[tuple[str, int]]) -> None:
+    """When the sellers of these attempts were first found to render."""
+    tx.run_many(
+        _BEGIN_RENDERING,
+        [{"of_video": video_id, "of_attempt": number, "at": tx.now_us} for video_id, number in sorted(rows)],
+    )
 
 
 def fail(tx: Tx, video_id: str, code: str, message: str, *, at: int, cancelled: bool = False) -> bool:

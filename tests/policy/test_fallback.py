@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.attempt import Attempt, AttemptState
+from proxy.core.attempt import Attempt, AttemptState, Outcome
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import FailureKind
 from proxy.core.offer import Candidate, FallbackPolicy
@@ -24,7 +24,7 @@ from proxy.policy.fallback import (
     next_step,
     poll_interval_s,
 )
-from proxy.policy.health import FIRST_PAUSE_US, Health, Outcome
+from proxy.policy.health import FIRST_PAUSE_US, Health
 from tests.policy.policies import make_candidate
 
 NOW, DEADLINE = 1_000_000_000, 1_600_000_000

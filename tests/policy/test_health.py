@@ -7,21 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.attempt import Attempt, AttemptState
+from proxy.core.attempt import Attempt, AttemptState, Outcome, Part
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import FailureKind
-from proxy.policy.health import (
-    COUNTED,
-    FIRST_PAUSE_US,
-    IN_A_ROW,
-    LATE_US,
-    LONGEST_PAUSE_US,
-    WINDOW,
-    Health,
-    Outcome,
-    Part,
-    outcome_of,
-)
+from proxy.policy.health import COUNTED, FIRST_PAUSE_US, IN_A_ROW, LATE_US, LONGEST_PAUSE_US, WINDOW, Health, outcome_of
 
 NOW = 1_000_000_000
 
