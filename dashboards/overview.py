@@ -282,6 +282,12 @@ MONEY = (
 
 WORK = (
     Panel(
+        "Breakers",
+        "Offers that are passed over just now because they failed: 2 open, 1 half-open, 0 asked as usual.",
+        "short",
+        ((latest("reelay_breaker_state", JOB, "offer"), "{{offer}}"),),
+    ),
+    Panel(
         "Poll lag",
         "How long after their due time polls begin; when it grows, the workers are behind.",
         "s",

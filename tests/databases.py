@@ -75,12 +75,15 @@ def file_in(folder: Path) -> Database:
 
 def whole_in(folder: Path) -> Database:
     """The database of the server that runs in this folder, always the same."""
-    if WHOLE_ENGINE == "sqlite":
-        return Database(place=folder / "data" / "reelay.db", folder=folder)
     note = folder / "database-url"
-    if not note.exists():
-        note.write_text(server().new())
-    return Database(place=note.read_text(), folder=folder)
+    if WHOLE_ENGINE == "postgresql" and not note.exists():
+        choose_postgresql(folder)
+    return Database(place=note.read_text() if note.exists() else folder / "data" / "reelay.db", folder=folder)
+
+
+def choose_postgresql(folder: Path) -> None:
+    """Whatever the other tests run with, what runs in this folder does so on PostgreSQL."""
+    (folder / "database-url").write_text(server().new())
 
 
 @functools.cache

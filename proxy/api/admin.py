@@ -139,7 +139,9 @@ async def list_providers(request: AnyRequest) -> Response[bytes]:
     """Tell which providers are on, and how the last hour went."""
     await authenticate(request, "admin")
     house = house_of(request)
-    return _json({"object": "list", "data": await provider_health(house.store, house.rules, now_us=house.clock())})
+    return _json(
+        {"object": "list", "data": await provider_health(house.store, house.rules, house.pulse, now_us=house.clock())}
+    )
 
 
 @get("/admin/attempts")

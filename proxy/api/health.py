@@ -12,6 +12,8 @@ from proxy.services.house import House
 from proxy.services.report import gauges
 from proxy.store import tenants
 
+BREAKERS = {"closed": 0, "half_open": 1, "open": 2}
+
 
 @get("/healthz")
 async def alive() -> Response[bytes]:
@@ -46,7 +48,10 @@ async def scrape(request: AnyRequest) -> Response[bytes]:
 async def render(house: House, accept: str | None) -> tuple[bytes, str]:
     """The metrics as text; the content type beside."""
     free, used = await _disk(house)
-    house.metrics.snapshot(await gauges(house.store, now_us=house.clock(), free_bytes=free, used_bytes=used))
+    breakers = {offer: BREAKERS[house.pulse.standing(offer).state] for offer in house.rules.offers}
+    house.metrics.snapshot(
+        await gauges(house.store, now_us=house.clock(), free_bytes=free, used_bytes=used, breakers=breakers)
+    )
     return await asyncio.to_thread(house.metrics.render, accept)
 
 

@@ -9,6 +9,7 @@ from proxy.core.clock import SECOND_US, iso
 from proxy.core.errors import InvalidValue
 from proxy.core.money import usd_text
 from proxy.policy.rules import Rules
+from proxy.services.pulse import Pulse
 from proxy.store import videos
 from proxy.store.base import Store, Tx
 
@@ -86,10 +87,13 @@ class ProviderLine(msgspec.Struct, frozen=True, kw_only=True):
     unknown_total: int
     """Attempts of unknown end, however old."""
     unknown_exposure_usd: str
+    breakers: dict[str, str]
+    """Offers that are not asked as usual just now: `open` or `half_open`."""
 
 
-async def provider_health(store: Store, rules: Rules, *, now_us: int) -> list[ProviderLine]:
+async def provider_health(store: Store, rules: Rules, pulse: Pulse, *, now_us: int) -> list[ProviderLine]:
     """Every provider that the rules name."""
+    unwell = {(offer.provider, offer.id): pulse.standing(offer.id).state for offer in rules.offers.values()}
 
     def unit(tx: Tx) -> list[ProviderLine]:
         recent = {row[0]: row[1:] for row in videos.recent_ends(tx, since=now_us - HOUR_US)}
@@ -112,6 +116,11 @@ async def provider_health(store: Store, rules: Rules, *, now_us: int) -> list[Pr
                     under_way=under_way,
                     unknown_total=total,
                     unknown_exposure_usd=usd_text(exposure),
+                    breakers={
+                        offer: state
+                        for (provider, offer), state in unwell.items()
+                        if provider == account.name and state != "closed"
+                    },
                 )
             )
         return lines

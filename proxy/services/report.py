@@ -118,7 +118,9 @@ def _line(keys: dict[str, str | None], row: ledger.SpendRow, unknown: int) -> Sp
     )
 
 
-async def gauges(store: Store, *, now_us: int, free_bytes: dict[str, int], used_bytes: dict[str, int]) -> Gauges:
+async def gauges(
+    store: Store, *, now_us: int, free_bytes: dict[str, int], used_bytes: dict[str, int], breakers: dict[str, int]
+) -> Gauges:
     """What a scrape shows of the database."""
 
     def unit(tx: Tx) -> Gauges:
@@ -133,6 +135,7 @@ async def gauges(store: Store, *, now_us: int, free_bytes: dict[str, int], used_
             store_free_bytes=free_bytes,
             store_used_bytes=used_bytes,
             due_work=work.overdue(tx),
+            breakers=breakers,
         )
 
     return await store.read(unit)

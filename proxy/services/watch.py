@@ -54,19 +54,28 @@ async def attend(house: House, claim: Claim, video: Video, attempt: Attempt) -> 
     elif attempt.state == "sending":
         await _out_of_time(house, claim)
     else:
-        await house.store.write(lambda tx: work.done(tx, attempt.video_id, attempt.number))
+        await house.store.write(lambda tx: _leave_alone(tx, claim, attempt))
     return None
+
+
+def _leave_alone(tx: Tx, claim: Claim, attempt: Attempt) -> None:
+    """An attempt that is over needs nothing more, unless it has turned out to run meanwhile."""
+    _, now_is = videos.take_attempt(tx, claim.video_id, claim.attempt_no)
+    work.check(tx, claim)
+    if now_is.state == attempt.state:
+        work.done(tx, claim.video_id, claim.attempt_no)
+    else:
+        work.again(tx, claim, tx.now_us)
 
 
 async def _out_of_time(house: House, claim: Claim) -> None:
     """The deadline of a video whose submit is still under way; what that is answered concerns the money alone."""
 
     def unit(tx: Tx) -> tuple[Video, Moved]:
+        video, now_is = videos.take_attempt(tx, claim.video_id, claim.attempt_no)
         work.check(tx, claim)
-        video = videos.by_id(tx, claim.video_id)
-        assert video is not None, "videos are never removed"
         attempts, plan, moved = videos.attempts_of(tx, video.id), video.read_plan(), Moved()
-        if attempts[claim.attempt_no - 1].state != "sending":
+        if now_is.state != "sending":
             work.again(tx, claim, tx.now_us)  # the answer came just now, and may be a film to be copied
             return video, moved
         work.done(tx, video.id, claim.attempt_no)

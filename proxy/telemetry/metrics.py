@@ -26,6 +26,9 @@ TENANT_LABELS: Final = 100
 ROUTE_LABELS: Final = 60
 """Pairs of route and method with labels of their own, the rest share `other`."""
 
+OFFER_LABELS: Final = 120
+"""Offers whose breakers are shown."""
+
 REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 VIDEO_BUCKETS_S: Final = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 900.0, 1800.0)
 
@@ -71,6 +74,8 @@ class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     store_used_bytes: dict[str, int]
     due_work: int
     """Rows of work that are due and that nobody has claimed."""
+    breakers: dict[str, int]
+    """Offer to 0 closed, 1 half-open, 2 open, as this replica sees them."""
 
 
 class _Route(msgspec.Struct, frozen=True):
@@ -118,6 +123,7 @@ class _Snapshot(Collector):
             "reelay_store_free_bytes": summed(now.store_free_bytes, lambda s: closed(s, stores)),
             "reelay_store_used_bytes": summed(now.store_used_bytes, lambda s: closed(s, stores)),
             "reelay_due_work": {"": now.due_work},
+            "reelay_breaker_state": _worst(now.breakers),
         }
 
 
@@ -154,6 +160,11 @@ _FROM_DATABASE: Final[tuple[tuple[str, str, list[str]], ...]] = (
     ),
     ("reelay_store_used_bytes", "Bytes that a store takes, measured at the scrape.", ["store"]),
     ("reelay_due_work", "Rows of work that are due and unclaimed, by the database at the scrape.", []),
+    (
+        "reelay_breaker_state",
+        "0 closed, 1 half-open, 2 open: whether an offer is asked just now, as this replica sees it; at most 120.",
+        ["offer"],
+    ),
 )
 """Name, help and labels of what a snapshot fills."""
 
@@ -404,6 +415,11 @@ class Metrics:
     def render(self, accept: str | None) -> tuple[bytes, str]:
         """Text for a scraper and its content type, OpenMetrics where `accept` asks for it; takes milliseconds."""
         return self.registry.render(accept)
+
+
+def _worst(breakers: Mapping[str, int]) -> dict[str, float]:
+    """As many as have labels, those that are not well first."""
+    return dict(sorted(breakers.items(), key=lambda one: -one[1])[:OFFER_LABELS])
 
 
 def _by_state(numbers: Mapping[str, float]) -> dict[str, float]:

@@ -64,6 +64,7 @@ def busy_metrics() -> Metrics:
             store_free_bytes={"files": 1},
             store_used_bytes={"files": 1},
             due_work=1,
+            breakers={"one/model": 2},
         )
     )
     return metrics
@@ -83,6 +84,7 @@ def read_from_the_database() -> set[str]:
             store_free_bytes={"files": 1},
             store_used_bytes={"files": 1},
             due_work=1,
+            breakers={"one/model": 2},
         )
     )
     names = [{sample.name for metric in m.registry.collect() for sample in metric.samples} for m in (before, after)]

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from proxy.core.errors import FailureKind
 from proxy.core.video import VideoFailure
 from proxy.telemetry.metrics import (
+    OFFER_LABELS,
     ROUTE_LABELS,
     SERIES_BUDGET,
     TENANT_LABELS,
@@ -62,6 +63,7 @@ def make_gauges(**given: Any) -> Gauges:
         "oldest_age_s": {},
         "unknown_attempts": {},
         "unknown_exposure_microusd": {},
+        "breakers": {},
         "held_microusd": {},
         "store_free_bytes": {},
         "store_used_bytes": {},
@@ -245,13 +247,14 @@ def test_a_snapshot_fills_the_gauges() -> None:
             store_free_bytes={"files": 10, "database": 20},
             store_used_bytes={"files": 1},
             due_work=7,
+            breakers={"offer-0": 2},
         )
     )
     shown = {
         (name, *(value for _, value in labels)): number
         for (name, labels), number in series(metrics).items()
         if name.startswith(
-            ("reelay_videos", "reelay_video_old", "reelay_unk", "reelay_held", "reelay_st", "reelay_due")
+            ("reelay_videos", "reelay_video_old", "reelay_unk", "reelay_held", "reelay_st", "reelay_due", "reelay_br")
         )
     }
     assert shown == {
@@ -271,7 +274,16 @@ def test_a_snapshot_fills_the_gauges() -> None:
         ("reelay_store_free_bytes", "database"): 20,
         ("reelay_store_used_bytes", "files"): 1,
         ("reelay_due_work",): 7,
+        ("reelay_breaker_state", "offer-0"): 2,
     }
+
+
+def test_breakers_that_are_not_closed_are_shown_before_the_others() -> None:
+    metrics = make_metrics()
+    metrics.snapshot(make_gauges(breakers={f"offer-{i}": 2 * (i == 499) for i in range(500)}))
+    shown = {labels[0][1]: number for (name, labels), number in series(metrics).items() if "breaker" in name}
+    assert len(shown) == OFFER_LABELS
+    assert shown["offer-499"] == 2
 
 
 def test_a_later_snapshot_replaces_the_whole_of_the_first() -> None:

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import yaml
 
-from tests.databases import WHOLE_ENGINE, whole_in
+from tests.databases import whole_in
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-bootstrap-key-for-tests"
@@ -137,8 +137,9 @@ class Stage:
         """With `REELAY_` before each name of `env`; the port stays the same over a restart."""
         self.port = getattr(self, "port", None) or free_port()
         settings = {"BOOTSTRAP_KEY": KEY, "PORT": str(self.port), "PUBLIC_URL": f"http://127.0.0.1:{self.port}"}
-        if WHOLE_ENGINE != "sqlite":
-            settings |= {"DATABASE_URL": whole_in(self.folder).url, "SECRET": "a-secret-of-tests-only"}
+        database = whole_in(self.folder)
+        if not isinstance(database.place, Path):
+            settings |= {"DATABASE_URL": database.url, "SECRET": "a-secret-of-tests-only"}
         settings |= env
         named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS | self.more_environment
         self.environment = named
@@ -148,6 +149,14 @@ class Stage:
             base_url=self.server.origin, headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=30
         )
         self._stack.push_async_callback(self.client.aclose)
+
+    async def start_beside(self, verb: str) -> Process:
+        """Another `serve` or `work` on the same database, at a port of its own."""
+        port = free_port()
+        named = self.environment | {"REELAY_PORT": str(port)}
+        process = await start([verb], named, self.folder, port, "/readyz")
+        self._stack.push_async_callback(process.stop)
+        return process
 
     async def create(self, prompt: str = "a paper boat", **fields: Any) -> dict[str, Any]:
         """An accepted video."""
