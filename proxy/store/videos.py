@@ -10,7 +10,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
 from proxy.store.base import Statement, Tx, as_structs, fields_of
-from proxy.store.tables import attempts, idempotency, videos
+from proxy.store.tables import attempts, idempotency, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
 _plan_of = msgspec.json.Decoder(Plan)
@@ -320,10 +320,14 @@ _UNKNOWN = Statement(
     .where(attempts.c.state.in_(["unknown", "lost"]))
     .group_by(attempts.c.provider)
 )
-_OWED = Statement(
-    select(attempts.c.provider, func.count())
-    .where(attempts.c.state.in_(["sending", "running", "done", "unknown", "lost"]))
-    .group_by(attempts.c.provider)
+_OPEN = Statement(
+    select(attempts.c.provider).where(attempts.c.state.in_(["sending", "running", "unknown", "lost"])).distinct()
+)
+_FETCHED = Statement(
+    select(attempts.c.provider)
+    .join(work, and_(work.c.video_id == attempts.c.video_id, work.c.attempt_no == attempts.c.number))
+    .where(attempts.c.state == "done")
+    .distinct()
 )
 _RECENT = Statement(
     select(
@@ -355,8 +359,8 @@ def unknown_by_provider(tx: Tx) -> dict[str, tuple[int, int]]:
 
 
 def owed_providers(tx: Tx) -> set[str]:
-    """Providers with attempts that are not over."""
-    return {row[0] for row in tx.rows(_OWED)}
+    """Providers with attempts that are not over; one that is done is owed its copy as long as work is left of it."""
+    return {row[0] for statement in (_OPEN, _FETCHED) for row in tx.rows(statement)}
 
 
 def recent_ends(tx: Tx, *, since: int) -> list[tuple[str, int, int, int, int, int]]:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from proxy.core.video import Footage
-from proxy.store import videos
+from proxy.store import videos, work
 from proxy.store.base import Tx
 from proxy.store.engine import SqliteStore
 from proxy.store.videos import Bound, Video
@@ -341,6 +341,15 @@ async def test_attempts_are_told_by_state(store: SqliteStore) -> None:
         (4, "acme", "in_progress"),
     ], "the oldest first"
     assert len(await store.read(lambda tx: videos.attempts_in_state(tx, "refused", most=1))) == 1
+
+
+async def test_provider_is_owed_until_its_film_is_copied_or_given_up(store: SqliteStore) -> None:
+    await add_videos(store, make_video(status="in_progress"))
+    await add_attempts(store, make_attempt(number=1, state="done"))
+    await store.write(lambda tx: work.add(tx, [("video_1", 1, AT)]))
+    assert await store.read(videos.owed_providers) == {"p"}
+    await store.write(lambda tx: work.done(tx, "video_1", 1))
+    assert await store.read(videos.owed_providers) == set()
 
 
 def test_footage_survives_its_column() -> None:
