@@ -105,7 +105,7 @@ async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) 
         try:
             yield Running(origin=_origin(host, port), house=house, stop=stop)
         finally:
-            house.draining = True
+            house.drain()
             await worker.stop(grace_s=GRACE_S)
             await working
             server.should_exit = True

@@ -48,7 +48,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 _SPEND = ("group_by", "start", "end", "format")
 
 SHAPES: dict[str, Shape] = {
-    "POST /v1/videos": Shape(takes=CreateBody, forms=True, answers=VideoObject, headers=("Idempotency-Key",)),
+    "POST /v1/videos": Shape(takes=CreateBody, forms=True, answers=VideoObject, headers=("Idempotency-Key", "Prefer")),
     "GET /v1/videos": Shape(answers=VideoList, query=("limit", "order", "after", "end_user_id")),
     "POST /v1/videos/quote": Shape(takes=CreateBody, forms=True, answers=QuoteObject),
     "GET /v1/videos/{video_id}": Shape(answers=VideoObject),
@@ -94,6 +94,10 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "state": ("State of the attempts.", {"type": "string", "default": "unknown"}),
     "reason": ("Kept in the admins' log.", {"type": "string"}),
     "Idempotency-Key": ("The same key and body stand for the same video, for 24 hours.", {"type": "string"}),
+    "Prefer": (
+        "`wait=N` holds the answer until the video has ended, N seconds at the most, as Preference-Applied then tells.",
+        {"type": "string"},
+    ),
     "Range": ("One range of bytes.", {"type": "string"}),
     "If-Range": ("The ETag for which the range holds.", {"type": "string"}),
     "If-None-Match": ("ETags of films that the client has.", {"type": "string"}),

@@ -11,6 +11,7 @@ from proxy.outside.base import Storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter
+from proxy.services.waiting import Waiting
 from proxy.store.base import Store
 from proxy.telemetry.metrics import Metrics
 
@@ -57,8 +58,14 @@ class House:
         """Set once the end was asked for: nothing new is accepted or begun."""
         self.due = asyncio.Event()
         """A hint that something became due just now in this process."""
+        self.waiting = Waiting(store)
         self.pace: dict[str, int] = {}
         """Provider to the time before which it asked not to be polled."""
+
+    def drain(self) -> None:
+        """Accepts nothing new from now on, and holds no answer any longer."""
+        self.draining = True
+        self.waiting.close()
 
     def desk(self, provider: str) -> tuple[Account, Adapter] | None:
         """The account and its wire; None where the rules no longer name it or its key is gone."""

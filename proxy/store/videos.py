@@ -76,6 +76,13 @@ _BY_ID = Statement(select(*_video_columns).where(videos.c.id == bindparam("id"))
 _ATTEMPTS_OF = Statement(
     select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
 )
+_OVER_AMONG_MAX = 100
+_OVER_AMONG = Statement(
+    select(videos.c.id).where(
+        videos.c.id.in_([bindparam(f"id_{place}") for place in range(_OVER_AMONG_MAX)]),
+        videos.c.status.in_(["completed", "failed"]),
+    )
+)
 _INSERT_ATTEMPT = Statement(insert(attempts).values({name: bindparam(name) for name in _ATTEMPT}))
 _UPDATE_ATTEMPT = Statement(
     update(attempts)
@@ -93,6 +100,17 @@ def by_id(tx: Tx, video_id: str) -> Video | None:
     """The video, hidden or not, of whichever tenant."""
     row = tx.one(_BY_ID, id=video_id)
     return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+
+
+def over_among(tx: Tx, video_ids: Sequence[str]) -> list[str]:
+    """Those of these videos that have ended."""
+    over: list[str] = []
+    for start in range(0, len(video_ids), _OVER_AMONG_MAX):
+        asked = video_ids[start : start + _OVER_AMONG_MAX]
+        # One statement for any number: the places that are left over hold no id.
+        ids = {f"id_{place}": asked[place] if place < len(asked) else "" for place in range(_OVER_AMONG_MAX)}
+        over += [row[0] for row in tx.rows(_OVER_AMONG, **ids)]
+    return over
 
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:

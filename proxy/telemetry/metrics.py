@@ -199,7 +199,7 @@ class Metrics:
         )
         seconds = Histogram(
             "reelay_http_request_duration_seconds",
-            "Time from a request's head to the last byte of its answer, observed then.",
+            "Time from a request's head to the last byte of its answer, without what a client wished to wait.",
             ["route", "method"],
             buckets=REQUEST_BUCKETS_S,
             registry=self.registry,

@@ -174,6 +174,15 @@ async def test_hold_ends_once(store: SqliteStore, hold: str) -> None:
     assert (found.hold, found.charged_microusd) == (("posted", 5) if hold == "held" else (hold, 1))
 
 
+async def test_those_that_have_ended_are_told_among_any_number(store: SqliteStore) -> None:
+    states = ["queued", "in_progress", "completed", "failed"]
+    await add_videos(store, *(make_video(id=f"video_{n}", status=states[n % 4]) for n in range(500)))
+    asked = [f"video_{n}" for n in range(250)] + ["video_missing"]
+    over = await store.read(lambda tx: videos.over_among(tx, asked))
+    assert sorted(over) == sorted(f"video_{n}" for n in range(250) if n % 4 > 1)
+    assert await store.read(lambda tx: videos.over_among(tx, [])) == []
+
+
 async def test_nothing_happens_to_a_video_that_is_not_there(store: SqliteStore) -> None:
     assert not await store.write(lambda tx: videos.fail(tx, "video_1", "cancelled", "x", at=AT))
     assert not await store.write(lambda tx: videos.complete(tx, "video_1", 1, FOOTAGE, at=AT))
