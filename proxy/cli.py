@@ -81,6 +81,7 @@ def check(file: Path | None) -> None:
     be in the rules.
     """
     from proxy.opening import read_rules, vanished_in  # noqa: PLC0415
+    from proxy.services.vanished import still_owed  # noqa: PLC0415
 
     settings = read_settings(os.environ)
     path = file or settings.rules
@@ -89,10 +90,7 @@ def check(file: Path | None) -> None:
         click.echo(f"warning: {warning}")
     vanished = _run(vanished_in(settings, rules))
     if vanished:
-        raise ConfigError(
-            f"{path}: attempts are still owed to {', '.join(vanished)}, which the rules name no more; "
-            "put it back with `enabled: false` until they are over"
-        )
+        raise ConfigError(f"{path}: {still_owed(vanished)}")
     on = [account.name for account in rules.accounts.values() if account.on]
     click.echo(
         f"{path}: {len(rules.rules)} rules, {len(rules.offers)} offers, {len(rules.models)} models; "

@@ -16,7 +16,7 @@ from proxy.core.clock import SECOND_US
 from proxy.core.errors import InvalidValue
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
-from proxy.services.overview import attempts_in, provider_health
+from proxy.services.overview import attempts_in, provider_health, rules_in_force
 from proxy.store.tenants import ApiKey
 
 MAX_BODY_BYTES = 64 * 1024
@@ -142,6 +142,13 @@ async def list_providers(request: AnyRequest) -> Response[bytes]:
     return _json({"object": "list", "data": await provider_health(house.store, house.rules, now_us=house.clock())})
 
 
+@get("/admin/rules")
+async def show_rules(request: AnyRequest) -> Response[bytes]:
+    """Tell which rules are in force, and how the last reload went."""
+    await authenticate(request, "admin")
+    return _json(rules_in_force(house_of(request)))
+
+
 @get("/admin/attempts")
 async def list_attempts(request: AnyRequest) -> Response[bytes]:
     """List attempts in a state, the oldest first: `?state=unknown` needs an operator's eye."""
@@ -164,5 +171,6 @@ ROUTES = [
     create_key,
     revoke_key,
     list_providers,
+    show_rules,
     list_attempts,
 ]

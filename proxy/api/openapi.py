@@ -27,7 +27,7 @@ from proxy.api.schemas import (
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyWish, TenantChange
-from proxy.services.overview import AttemptLine, ProviderLine
+from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
 from proxy.services.report import SpendLine
 
 
@@ -73,6 +73,7 @@ SHAPES: dict[str, Shape] = {
     "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
     "GET /admin/providers": Shape(answers=ProviderLine, many=True),
+    "GET /admin/rules": Shape(answers=RulesInForce),
     "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),
     "POST /callbacks/{token}": Shape(takes="application/json", answers="application/json"),
     "GET /metrics": Shape(answers="text/plain"),

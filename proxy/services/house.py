@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from proxy.core.account import Account
 from proxy.core.clock import Clock
 from proxy.core.ids import NewId, Secrets
@@ -14,6 +16,14 @@ from proxy.providers.base import Adapter
 from proxy.services.waiting import Waiting
 from proxy.store.base import Store
 from proxy.telemetry.metrics import Metrics
+
+
+class LastReload(msgspec.Struct, frozen=True, kw_only=True):
+    """When the rules were last read anew, and what came of it."""
+
+    at: int
+    error: str | None
+    """One line; None: they took effect."""
 
 
 class House:
@@ -39,6 +49,9 @@ class House:
     ) -> None:
         self.store = store
         self.rules = rules
+        """Replaced as a whole by a reload, and only between two steps of the event loop."""
+        self.rules_since = clock()
+        self.last_reload: LastReload | None = None
         self.adapters = adapters
         self.transport = transport
         self.fetcher = fetcher
