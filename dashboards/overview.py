@@ -326,6 +326,18 @@ WORK = (
             (latest("reelay_store_used_bytes", JOB, "store"), "{{store}} used"),
         ),
     ),
+    Panel(
+        "Rules taken",
+        "1 where every replica could put in force the rules that it read last; 0 where one keeps older ones.",
+        "short",
+        ((f"min (reelay_config_last_reload_success{{{JOB}}})", "taken"),),
+    ),
+    Panel(
+        "Age of the rules",
+        "How long the rules in force have been in force, where they are the oldest.",
+        "s",
+        ((f"time() - min (reelay_config_last_reload_timestamp_seconds{{{JOB}}})", "oldest"),),
+    ),
 )
 
 ROWS = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -35,6 +36,7 @@ from proxy.outside.storage import Storage, open_storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.registry import load_adapters
+from proxy.reloading import Reloading
 from proxy.services.accounts import Registrar
 from proxy.services.house import House
 from proxy.services.vanished import Vanished, mark_vanished
@@ -71,6 +73,7 @@ class Running(msgspec.Struct, kw_only=True):
     origin: str
     house: House
     stop: asyncio.Event
+    reloading: Reloading
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +86,7 @@ async def running(
     `worker_alone` serves no API, but works off what is due and answers probes and scrapes. Raises
     ConfigError before the port is opened.
     """
-    rules = play_sellers_only(read_rules(settings.rules, PlayKeys())) if sandbox else real_rules(settings, env)
+    rules = _read(settings, env, sandbox=sandbox)
     storage = open_storage(settings.storage_url)
     async with contextlib.AsyncExitStack() as stack:
         if isinstance(settings.database, Path):
@@ -97,10 +100,15 @@ async def running(
         if settings.metrics_port is not None:
             metrics_listening = stack.enter_context(_listen(settings.host, settings.metrics_port))
         host, port = listening.getsockname()[:2]
-        if sandbox:
-            rules = await _open_play_sellers(stack, settings, rules)
+        play = await _open_play_sellers(stack, settings) if sandbox else None
+        if play is not None:
+            rules = play(rules)
             settings = msgspec.structs.replace(settings, public_url=settings.public_url or f"http://127.0.0.1:{port}")
-        house = await _house(stack, settings, rules, store, storage, secrets, sandbox=sandbox)
+        redaction = logs.Redaction([secret for secret in (settings.bootstrap_key, settings.metrics_token) if secret])
+        house = await _house(stack, settings, rules, store, storage, secrets, redaction, sandbox=sandbox)
+        reloading = Reloading(
+            house, settings.rules, functools.partial(_read, settings, env, play, sandbox=sandbox), redaction
+        )
         worker = Worker(house, owner=f"{socket.gethostname()}:{os.getpid()}")
         with_metrics = metrics_listening is None
         site = (
@@ -110,14 +118,25 @@ async def running(
         )
         server = await stack.enter_async_context(_serving(settings, house, site, listening, metrics_listening))
         working = asyncio.create_task(worker.run())
+        keeping_up = asyncio.create_task(reloading.run())
         stop = asyncio.Event()
         try:
-            yield Running(origin=_origin(host, port), house=house, stop=stop)
+            yield Running(origin=_origin(host, port), house=house, stop=stop, reloading=reloading)
         finally:
-            house.draining = True
+            house.drain()
+            keeping_up.cancel()
             await worker.stop(grace_s=GRACE_S)
             await working
+            await asyncio.wait([keeping_up])
             server.should_exit = True
+
+
+def _read(
+    settings: Settings, env: Mapping[str, str], play: Callable[[Rules], Rules] | None = None, *, sandbox: bool
+) -> Rules:
+    """`play` makes them those of play sellers that run."""
+    rules = play_sellers_only(read_rules(settings.rules, PlayKeys())) if sandbox else real_rules(settings, env)
+    return rules if play is None else play(rules)
 
 
 def _take_lock(stack: contextlib.AsyncExitStack, path: Path) -> None:
@@ -139,12 +158,12 @@ def _origin(host: str, port: int) -> str:
 # The sandbox
 
 
-async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Settings, rules: Rules) -> Rules:
+async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Settings) -> Callable[[Rules], Rules]:
     from proxy.simulator.app import serve_sandbox  # noqa: PLC0415 - serving for real needs none of it
 
     folder, speed = settings.data_folder / "sandbox-sellers", settings.sandbox_speed
     origin = await stack.enter_async_context(serve_sandbox(folder=folder, clock_factor=1 / speed))
-    return play_rules(rules, origin, speed)
+    return lambda rules: play_rules(rules, origin, speed)
 
 
 # The database at the start
@@ -202,6 +221,7 @@ async def _house(
     store: Store,
     storage: Storage,
     secrets: Secrets,
+    redaction: logs.Redaction,
     *,
     sandbox: bool,
 ) -> House:
@@ -232,15 +252,8 @@ async def _house(
         chance=random.random,
         public_url=settings.public_url,
         sandbox=sandbox,
-        clean=_cleaner(settings, rules),
+        clean=lambda text: redaction.text(text, SELLER_TEXT_MAX_CHARS),
     )
-
-
-def _cleaner(settings: Settings, rules: Rules) -> Callable[[str], str]:
-    keys = [account.api_key for account in rules.accounts.values()]
-    secrets = [*keys, settings.bootstrap_key, settings.metrics_token]
-    redaction = logs.Redaction([secret for secret in secrets if secret])
-    return lambda text: redaction.text(text, SELLER_TEXT_MAX_CHARS)
 
 
 def _api(settings: Settings, house: House, *, with_metrics: bool) -> object:
@@ -306,6 +319,7 @@ async def serve(
     async with running(settings, env, sandbox=sandbox, worker_alone=worker_alone) as site:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _asked_to_stop, site.stop)
+        loop.add_signal_handler(signal.SIGHUP, _hung_up, site, sys.stdin.isatty())
         _log.info("server.ready", origin=site.origin, sandbox=sandbox, worker_alone=worker_alone)
         for what in site.house.rules.warnings:
             _log.warning("rules.warning", what=what)
@@ -321,6 +335,14 @@ def _asked_to_stop(stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(130)
     stop.set()
+
+
+def _hung_up(site: Running, had_terminal: bool) -> None:
+    """Asks for the rules to be read anew; where the server's own terminal was closed, for the end."""
+    if had_terminal and not sys.stdin.isatty():
+        site.stop.set()
+    else:
+        site.reloading.ask()
 
 
 def _greet(settings: Settings, origin: str) -> None:

@@ -11,6 +11,7 @@ import rich_click as click
 
 from proxy import verbs
 from proxy.core.errors import ConfigError, ReelayError
+from proxy.explain import explain
 from proxy.settings import WithFiles, read_settings
 from proxy.verbs import SANDBOX
 
@@ -97,6 +98,7 @@ def check(file: Path | None) -> None:
     be in the rules.
     """
     from proxy.opening import read_rules, vanished_in  # noqa: PLC0415
+    from proxy.services.vanished import still_owed  # noqa: PLC0415
 
     settings = read_settings(os.environ)
     path = file or settings.rules
@@ -105,10 +107,7 @@ def check(file: Path | None) -> None:
         click.echo(f"warning: {warning}")
     vanished = _run(vanished_in(settings, rules))
     if vanished:
-        raise ConfigError(
-            f"{path}: attempts are still owed to {', '.join(vanished)}, which the rules name no more; "
-            "put it back with `enabled: false` until they are over"
-        )
+        raise ConfigError(f"{path}: {still_owed(vanished)}")
     on = [account.name for account in rules.accounts.values() if account.on]
     click.echo(
         f"{path}: {len(rules.rules)} rules, {len(rules.offers)} offers, {len(rules.models)} models; "
@@ -230,5 +229,5 @@ def demo(out: Path, prompt: str) -> None:
     _run(run(prompt, out, os.environ))
 
 
-for group in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
-    reelay.add_command(group)
+for command in (explain, verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
+    reelay.add_command(command)

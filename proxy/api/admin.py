@@ -16,7 +16,7 @@ from proxy.core.clock import SECOND_US
 from proxy.core.errors import InvalidValue
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
-from proxy.services.overview import attempts_in, provider_health
+from proxy.services.overview import attempts_in, provider_health, rules_in_force
 from proxy.store.tenants import ApiKey
 
 MAX_BODY_BYTES = 64 * 1024
@@ -138,10 +138,14 @@ async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[byt
 async def list_providers(request: AnyRequest) -> Response[bytes]:
     """Tell which providers are on, and how the last hour went."""
     await authenticate(request, "admin")
-    house = house_of(request)
-    return _json(
-        {"object": "list", "data": await provider_health(house.store, house.rules, house.pulse, now_us=house.clock())}
-    )
+    return _json({"object": "list", "data": await provider_health(house_of(request))})
+
+
+@get("/admin/rules")
+async def show_rules(request: AnyRequest) -> Response[bytes]:
+    """Tell which rules are in force, and how the last reload went."""
+    await authenticate(request, "admin")
+    return _json(rules_in_force(house_of(request)))
 
 
 @get("/admin/attempts")
@@ -166,5 +170,6 @@ ROUTES = [
     create_key,
     revoke_key,
     list_providers,
+    show_rules,
     list_attempts,
 ]

@@ -27,7 +27,7 @@ from proxy.api.schemas import (
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyWish, TenantChange
-from proxy.services.overview import AttemptLine, ProviderLine
+from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
 from proxy.services.report import SpendLine
 
 
@@ -48,7 +48,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 _SPEND = ("group_by", "start", "end", "format")
 
 SHAPES: dict[str, Shape] = {
-    "POST /v1/videos": Shape(takes=CreateBody, forms=True, answers=VideoObject, headers=("Idempotency-Key",)),
+    "POST /v1/videos": Shape(takes=CreateBody, forms=True, answers=VideoObject, headers=("Idempotency-Key", "Prefer")),
     "GET /v1/videos": Shape(answers=VideoList, query=("limit", "order", "after", "end_user_id")),
     "POST /v1/videos/quote": Shape(takes=CreateBody, forms=True, answers=QuoteObject),
     "GET /v1/videos/{video_id}": Shape(answers=VideoObject),
@@ -73,6 +73,7 @@ SHAPES: dict[str, Shape] = {
     "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
     "GET /admin/providers": Shape(answers=ProviderLine, many=True),
+    "GET /admin/rules": Shape(answers=RulesInForce),
     "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),
     "POST /callbacks/{token}": Shape(takes="application/json", answers="application/json"),
     "GET /metrics": Shape(answers="text/plain"),
@@ -94,6 +95,10 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "state": ("State of the attempts.", {"type": "string", "default": "unknown"}),
     "reason": ("Kept in the admins' log.", {"type": "string"}),
     "Idempotency-Key": ("The same key and body stand for the same video, for 24 hours.", {"type": "string"}),
+    "Prefer": (
+        "`wait=N` holds the answer until the video has ended, N seconds at the most, as Preference-Applied then tells.",
+        {"type": "string"},
+    ),
     "Range": ("One range of bytes.", {"type": "string"}),
     "If-Range": ("The ETag for which the range holds.", {"type": "string"}),
     "If-None-Match": ("ETags of films that the client has.", {"type": "string"}),

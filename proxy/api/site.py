@@ -99,7 +99,8 @@ class Measured:
             await self._inner(scope, receive, stamped)
         finally:
             structlog.contextvars.reset_contextvars(**token)
-            self._end(scope, request_id, status, time.perf_counter() - begun)
+            held_s = scope["state"].get("held_s", 0.0) if "state" in scope else 0.0
+            self._end(scope, request_id, status, time.perf_counter() - begun - held_s)
 
     def _end(self, scope: Any, request_id: str, status: int, seconds: float) -> None:
         method, route = scope["method"], scope.get("path_template") or "other"

@@ -1,6 +1,7 @@
 """`/v1/videos`: OpenAI's Videos API, and the quote."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,16 +13,18 @@ from proxy.api.auth import authenticate
 from proxy.api.bodies import CreateRequest, ListQuery, parse_list_query, read_create
 from proxy.api.documents import refuse_length
 from proxy.api.failures import envelope
+from proxy.api.prefer import preferred_wait_s
 from proxy.api.ranges import Portion, Unsatisfiable, Whole, content_headers, not_modified, parse_range, strong_etag
 from proxy.api.schemas import VideoDeleted, video_page
 from proxy.api.views import Look, encode, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
-from proxy.core.errors import InvalidValue, NotFound, Unsupported
+from proxy.core.errors import InvalidValue, NotFound, Overloaded, Unsupported
 from proxy.core.tenant import Caller
 from proxy.core.video import Footage
 from proxy.services.cancel import cancel
 from proxy.services.cancel import delete as delete_video
 from proxy.services.house import House
-from proxy.services.intake import accept, quote
+from proxy.services.intake import Accepted, accept, quote
+from proxy.services.waiting import LONGEST_S
 from proxy.store import tenants, videos
 from proxy.store.base import Tx
 from proxy.store.videos import Video
@@ -42,8 +45,11 @@ def _json(value: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
     return Response(encode(value), media_type="application/json", status_code=200, headers=headers)
 
 
-def _video(house: House, look: Look, warnings: tuple[str, ...] = ()) -> Response[bytes]:
-    headers = {"openai-poll-after-ms": str(poll_after_ms(look))} if look.video.live else None
+def _video(
+    house: House, look: Look, warnings: tuple[str, ...] = (), headers: dict[str, str] | None = None
+) -> Response[bytes]:
+    if look.video.live:
+        headers = {**(headers or {}), "openai-poll-after-ms": str(poll_after_ms(look))}
     return _json(show(house, look, warnings), headers)
 
 
@@ -69,15 +75,44 @@ async def create_video(request: AnyRequest) -> Response[bytes]:
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidValue(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", param="Idempotency-Key")
+    wait_s = preferred_wait_s(request.headers.getall("prefer")) if "prefer" in request.headers else None
     wish = await _wish(request)
     accepted = await accept(house, caller, wish.ask, fingerprint=wish.fingerprint, idempotency_key=key)
     if accepted.video.deleted_at is not None:
         raise NotFound("The video that this Idempotency-Key stands for was deleted.", param="Idempotency-Key")
+    if wait_s is not None:
+        return await _held(request, accepted, min(wait_s, LONGEST_S), wish.warnings)
+    return _video(house, await _look_at_accepted(house, accepted), wish.warnings)
+
+
+async def _look_at_accepted(house: House, accepted: Accepted) -> Look:
     if accepted.decision is not None:
-        look = look_at_new(accepted.video, accepted.decision)
-    else:
-        look = await house.store.read_now(lambda tx: look_at(tx, accepted.video))
-    return _video(house, look, wish.warnings)
+        return look_at_new(accepted.video, accepted.decision)
+    return await house.store.read_now(lambda tx: look_at(tx, accepted.video))
+
+
+async def _held(request: AnyRequest, accepted: Accepted, wait_s: int, warnings: tuple[str, ...]) -> Response[bytes]:
+    """The answer once the video has ended, or `wait_s` have passed; the header tells whether that was waited for."""
+    house, video, begun = house_of(request), accepted.video, time.perf_counter()
+    honoured = not video.live or await house.waiting.for_end(
+        video.tenant_id, video.id, most_s=wait_s, gone=lambda: _gone(request)
+    )
+    # How fast we are is not measured by how long a client likes to wait.
+    request.scope["state"]["held_s"] = time.perf_counter() - begun
+    try:
+        look = await house.store.read_now(lambda tx: own_look(tx, video.tenant_id, video.id))
+    except Overloaded:
+        # It is bought; a refusal now would have its client buy another.
+        look = await _look_at_accepted(house, accepted)
+    if look is None:
+        raise NotFound(f"Video '{video.id}' was deleted while it was waited for.")
+    return _video(house, look, warnings, {"preference-applied": f"wait={wait_s}"} if honoured else None)
+
+
+async def _gone(request: AnyRequest) -> None:
+    """Returns when the client has closed the connection; the body has been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @post("/v1/videos/quote", status_code=200)
@@ -86,7 +121,7 @@ async def quote_video(request: AnyRequest) -> Response[bytes]:
     house = house_of(request)
     caller = await authenticate(request, "videos")
     wish = await _wish(request)
-    return _json(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
+    return _json(show_quote(house.rules, quote(house, caller, wish.ask), wish.warnings))
 
 
 @get("/v1/videos/{video_id:str}")

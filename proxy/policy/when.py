@@ -164,6 +164,15 @@ def _tree(item: Item, models: Mapping[str, str]) -> Tree:
     return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
 
+def conditions(item: Item, models: Mapping[str, str]) -> dict[str, Condition]:
+    """The same one by one, by their keys: those that do not hold are why a rule is passed over."""
+    found: dict[str, Condition] = {}
+    for key, value in item.node.value:
+        alone = yaml.MappingNode(item.node.tag, [(key, value)], item.node.start_mark, item.node.end_mark)
+        found[str(key.value)] = condition(msgspec.structs.replace(item, node=alone), models)
+    return found
+
+
 def _part(item: Item, key: yaml.ScalarNode, value: Item, models: Mapping[str, str]) -> Tree:
     name = str(key.value)
     if name == "not":

@@ -238,7 +238,8 @@ def _order(tx: Tx, house: House, video: Video, attempt: Attempt, candidate: Cand
         generate_audio=spec.generate_audio,
         content_filter=spec.content_filter,
         seed=spec.seed,
-        web_search=spec.web_search and offer is not None and offer.web_search,
+        # The plan kept only offers that can what was stated, also one that the rules name no more.
+        web_search=spec.web_search and ("web_search" in spec.stated if offer is None else offer.web_search),
         end_user=_end_user(tx, house, video, account),
         client_ref=attempt.client_ref,
         callback_url=_callback_url(house, offer, attempt),
@@ -268,7 +269,7 @@ async def _submit(house: House, send: Send) -> End:
     """The one place that buys. Never raises what a seller or the network does."""
     provider, timeout_s = send.candidate.provider, send.candidate.submit_timeout_s
     desk = house.desk(provider)
-    if desk is None:
+    if desk is None or not desk[0].on:
         return Refusal("account", "not sent: the provider was switched off just now", cost_microusd=0)
     account, adapter = desk
     lease_until = send.attempt.started_at + int(timeout_s * SECOND_US) + 2 * LEASE_MARGIN_US

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from proxy.core.account import Account
 from proxy.core.clock import Clock
 from proxy.core.ids import NewId, Secrets
@@ -12,8 +14,17 @@ from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter, Polls
 from proxy.services.pulse import Pulse
+from proxy.services.waiting import Waiting
 from proxy.store.base import Store
 from proxy.telemetry.metrics import Metrics
+
+
+class LastReload(msgspec.Struct, frozen=True, kw_only=True):
+    """When the rules were last read anew, and what came of it."""
+
+    at: int
+    error: str | None
+    """One line; None: they took effect."""
 
 
 class House:
@@ -39,6 +50,9 @@ class House:
     ) -> None:
         self.store = store
         self.rules = rules
+        """Replaced as a whole by a reload, and only between two steps of the event loop."""
+        self.rules_since = clock()
+        self.last_reload: LastReload | None = None
         self.adapters = adapters
         self.pollers = {name: adapter for name, adapter in adapters.items() if isinstance(adapter, Polls)}
         """Found once: Python takes its time to tell, and every poll would ask."""
@@ -62,8 +76,14 @@ class House:
         """How sellers did lately."""
         self.due = asyncio.Event()
         """A hint that something became due just now in this process."""
+        self.waiting = Waiting(store)
         self.pace: dict[str, int] = {}
         """Provider to the time before which it asked not to be polled."""
+
+    def drain(self) -> None:
+        """Accepts nothing new from now on, and holds no answer any longer."""
+        self.draining = True
+        self.waiting.close()
 
     def desk(self, provider: str) -> tuple[Account, Adapter] | None:
         """The account and its wire; None where the rules no longer name it or its key is gone."""

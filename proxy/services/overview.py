@@ -1,6 +1,6 @@
 """What operators look at: attempts that need them, and how each provider has done lately."""
 
-from typing import get_args
+from typing import Literal, get_args
 
 import msgspec
 
@@ -8,8 +8,7 @@ from proxy.core.attempt import Attempt, AttemptState
 from proxy.core.clock import SECOND_US, iso
 from proxy.core.errors import InvalidValue
 from proxy.core.money import usd_text
-from proxy.policy.rules import Rules
-from proxy.services.pulse import Pulse
+from proxy.services.house import House
 from proxy.store import videos
 from proxy.store.base import Store, Tx
 
@@ -91,9 +90,10 @@ class ProviderLine(msgspec.Struct, frozen=True, kw_only=True):
     """Offers that are not asked as usual just now: `open` or `half_open`."""
 
 
-async def provider_health(store: Store, rules: Rules, pulse: Pulse, *, now_us: int) -> list[ProviderLine]:
+async def provider_health(house: House) -> list[ProviderLine]:
     """Every provider that the rules name."""
-    unwell = {(offer.provider, offer.id): pulse.standing(offer.id).state for offer in rules.offers.values()}
+    rules, now_us = house.rules, house.clock()
+    unwell = {(offer.provider, offer.id): house.pulse.standing(offer.id).state for offer in rules.offers.values()}
 
     def unit(tx: Tx) -> list[ProviderLine]:
         recent = {row[0]: row[1:] for row in videos.recent_ends(tx, since=now_us - HOUR_US)}
@@ -125,4 +125,32 @@ async def provider_health(store: Store, rules: Rules, pulse: Pulse, *, now_us: i
             )
         return lines
 
-    return await store.read(unit)
+    return await house.store.read(unit)
+
+
+class RulesInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """By which rules is decided, since when, and how the last try to change them went."""
+
+    object: Literal["rules"] = "rules"
+    rules_hash: str
+    book_hash: str
+    since: str
+    rules: tuple[str, ...]
+    warnings: tuple[str, ...]
+    last_reload_at: str | None
+    """None: they were read at the start and never since."""
+    last_reload_error: str | None
+    """None: they are the file's, as it then was."""
+
+
+def rules_in_force(house: House) -> RulesInForce:
+    rules, last = house.rules, house.last_reload
+    return RulesInForce(
+        rules_hash=rules.rules_hash,
+        book_hash=rules.book_hash,
+        since=iso(house.rules_since),
+        rules=tuple(rule.name for rule in rules.rules),
+        warnings=rules.warnings,
+        last_reload_at=None if last is None else iso(last.at),
+        last_reload_error=None if last is None else last.error,
+    )

@@ -23,6 +23,7 @@ def tell(house: House, video: Video, moved: Moved) -> None:
     if moved.charged_microusd:
         metrics.charged(tenant=tenant, model=video.model, microusd=moved.charged_microusd)
     if moved.ended is not None:
+        house.waiting.ended(video.id)
         seconds = (house.clock() - video.created_at) / 1_000_000
         metrics.video_ended(
             model=video.model,

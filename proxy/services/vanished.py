@@ -5,7 +5,7 @@ Nobody can be asked about those any more, so they count as unknown: operators se
 `on_unknown` decides. Once the rules name the provider again, they are polled on.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import msgspec
 
@@ -35,7 +35,15 @@ def mark_vanished(tx: Tx, known: Collection[str]) -> Vanished:
     owed = videos.owed_providers(tx)
     gone = tuple(sorted(owed - set(known)))
     marked = _mark(tx, gone) if gone else 0
-    return Vanished(providers=gone, marked=marked, returned=_return(tx, known) if owed else 0)
+    return Vanished(providers=gone, marked=marked, returned=bring_back(tx, known) if owed else 0)
+
+
+def still_owed(providers: Iterable[str]) -> str:
+    """What is wrong with rules that do not name these, and what to do about it."""
+    return (
+        f"attempts are still owed to {', '.join(providers)}, which the rules name no more; "
+        "put it back with `enabled: false` until they are over"
+    )
 
 
 def _mark(tx: Tx, gone: Collection[str]) -> int:
@@ -48,8 +56,12 @@ def _mark(tx: Tx, gone: Collection[str]) -> int:
     return marked
 
 
-def _return(tx: Tx, known: Collection[str]) -> int:
-    """An unknown attempt whose seller's id is held was accepted; only its provider was missing."""
+def bring_back(tx: Tx, known: Collection[str]) -> int:
+    """
+    Has those polled again whose provider is among the `known` once more; how many they are.
+
+    An unknown attempt whose seller's id is held was accepted; only its provider was missing.
+    """
     returned = 0
     for attempt in _taken(tx, "unknown", lambda seen: seen.seller_id is not None and seen.provider in known):
         videos.save_attempt(tx, msgspec.structs.replace(attempt, state="running", message=None))

@@ -10,7 +10,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
 from proxy.store.base import Statement, Tx, as_structs, fields_of
-from proxy.store.tables import attempts, idempotency, videos
+from proxy.store.tables import attempts, idempotency, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
 _plan_of = msgspec.json.Decoder(Plan)
@@ -77,6 +77,13 @@ _TAKE = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")).
 _ATTEMPTS_OF = Statement(
     select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
 )
+_OVER_AMONG_MAX = 100
+_OVER_AMONG = Statement(
+    select(videos.c.id).where(
+        videos.c.id.in_([bindparam(f"id_{place}") for place in range(_OVER_AMONG_MAX)]),
+        videos.c.status.in_(["completed", "failed"]),
+    )
+)
 _INSERT_ATTEMPT = Statement(insert(attempts).values({name: bindparam(name) for name in _ATTEMPT}))
 _UPDATE_ATTEMPT = Statement(
     update(attempts)
@@ -112,6 +119,17 @@ def take_attempt(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:
     assert video is not None, "videos are never removed"
     assert attempt is not None, "nor are attempts"
     return video, attempt
+
+
+def over_among(tx: Tx, video_ids: Sequence[str]) -> list[str]:
+    """Those of these videos that have ended."""
+    over: list[str] = []
+    for start in range(0, len(video_ids), _OVER_AMONG_MAX):
+        asked = video_ids[start : start + _OVER_AMONG_MAX]
+        # One statement for any number: the places that are left over hold no id.
+        ids = {f"id_{place}": asked[place] if place < len(asked) else "" for place in range(_OVER_AMONG_MAX)}
+        over += [row[0] for row in tx.rows(_OVER_AMONG, **ids)]
+    return over
 
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:
@@ -356,10 +374,14 @@ _UNKNOWN = Statement(
     .where(attempts.c.state.in_(["unknown", "lost"]))
     .group_by(attempts.c.provider)
 )
-_OWED = Statement(
-    select(attempts.c.provider, func.count())
-    .where(attempts.c.state.in_(["sending", "running", "done", "unknown", "lost"]))
-    .group_by(attempts.c.provider)
+_OPEN = Statement(
+    select(attempts.c.provider).where(attempts.c.state.in_(["sending", "running", "unknown", "lost"])).distinct()
+)
+_FETCHED = Statement(
+    select(attempts.c.provider)
+    .join(work, and_(work.c.video_id == attempts.c.video_id, work.c.attempt_no == attempts.c.number))
+    .where(attempts.c.state == "done")
+    .distinct()
 )
 _RECENT = Statement(
     select(
@@ -391,8 +413,8 @@ def unknown_by_provider(tx: Tx) -> dict[str, tuple[int, int]]:
 
 
 def owed_providers(tx: Tx) -> set[str]:
-    """Providers with attempts that are not over."""
-    return {row[0] for row in tx.rows(_OWED)}
+    """Providers with attempts that are not over; one that is done is owed its copy as long as work is left of it."""
+    return {row[0] for statement in (_OPEN, _FETCHED) for row in tx.rows(statement)}
 
 
 def recent_ends(tx: Tx, *, since: int) -> list[tuple[str, int, int, int, int, int]]:

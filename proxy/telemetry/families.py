@@ -45,15 +45,34 @@ class Family(Generic[M]):
         self, metric: M, labels: Mapping[str, frozenset[str]], *, at_most: int, sheds: Collection[str]
     ) -> None:
         self._metric: M = metric
-        self._sets = tuple(labels.values())
+        self._labels = dict(labels)
         self._shed = tuple(name in sheds for name in labels)
         self._at_most = at_most
         self._children: dict[tuple[str, ...], M] = {}
         self._lock = Lock()
-        known = list(product(*self._sets))
-        if len(known) <= at_most:
-            # At zero from the start, so that rate() sees the first event as a step.
-            self._children = {values: metric.labels(*values) for values in known}
+        self.close(labels)
+
+    def close(self, labels: Mapping[str, frozenset[str]]) -> None:
+        """
+        Closes those of these labels that the metric has to other values.
+
+        A series with a value that is known no more ends, so that there is room for those to come.
+        """
+        with self._lock:
+            self._labels |= {name: values for name, values in labels.items() if name in self._labels}
+            self._sets = tuple(self._labels.values())
+            for values in [values for values in self._children if values != self._reduced(values)]:
+                del self._children[values]
+                self._metric.remove(*values)
+            known = set(product(*self._sets)) | self._children.keys()
+            if len(known) <= self._at_most:
+                # At zero from the start, so that rate() sees the first event as a step.
+                self._children |= {values: self._metric.labels(*values) for values in known}
+
+    def _reduced(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            value if known is ANY else closed(value, known) for value, known in zip(values, self._sets, strict=True)
+        )
 
     def child(self, *values: str) -> M:
         """The child for these values, or for what they are reduced to."""
@@ -61,10 +80,8 @@ class Family(Generic[M]):
 
     def _admit(self, values: tuple[str, ...]) -> M:
         # Only what a combination becomes is remembered: strangers must not fill the memory either.
-        reduced = tuple(
-            value if known is ANY else closed(value, known) for value, known in zip(values, self._sets, strict=True)
-        )
         with self._lock:
+            reduced = self._reduced(values)
             if reduced not in self._children and len(self._children) >= self._at_most:
                 reduced = tuple(OTHER if shed else value for value, shed in zip(reduced, self._shed, strict=True))
             if reduced not in self._children:

@@ -13,7 +13,7 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from traceback import format_exception, walk_tb
 from types import TracebackType
@@ -27,6 +27,7 @@ from structlog.typing import EventDict, Processor
 REDACTED: Final = "[redacted]"
 TEXT_MAX_CHARS: Final = 4_000
 TRACE_MAX_CHARS: Final = 20_000
+LEAST_SECRET_CHARS: Final = 8
 
 _DEPTH_MAX: Final = 6
 _WORDS_MAX: Final = 2_000
@@ -102,6 +103,17 @@ def configure(
     _take_over(number)
 
 
+def redact_too(secrets: Collection[str]) -> None:
+    """
+    These appear in no later line either.
+
+    One that is too short to be a secret is left out: its letters would be missing from every word.
+    """
+    for processor in structlog.get_config()["processors"]:
+        if isinstance(processor, Redaction):
+            processor.add(secret for secret in secrets if len(secret) >= LEAST_SECRET_CHARS)
+
+
 class _Sink(io.TextIOBase):
     """
     A stream that is flushed once a turn of the event loop, and at once where no loop runs.
@@ -136,10 +148,16 @@ class Redaction:
     """The processor that every line passes last: nothing secret gets past it, and nothing but plain data."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
+        self._exact: list[str] = []
+        self._words: dict[str, str] = {}
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """These too, from now on; what was a secret stays one."""
         forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
         # The longest first, lest a secret that begins like another leaves its end behind.
-        self._exact = sorted(forms, key=len, reverse=True)
-        self._words: dict[str, str] = {}
+        self._exact = sorted(forms.union(self._exact), key=len, reverse=True)
+        self._words = {}
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
         return {

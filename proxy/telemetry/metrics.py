@@ -8,7 +8,7 @@ whatever strangers send. Methods may be called from any thread.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from prometheus_client import Counter, Gauge, Histogram
@@ -93,7 +93,7 @@ class _Snapshot(Collector):
     def __init__(self, providers: frozenset[str], tenant_label: Callable[[str], str]) -> None:
         self.latest: Gauges | None = None
         self.tenants: tuple[str, ...] = ()
-        self._providers = providers
+        self.providers = providers
         self._tenant_label = tenant_label
 
     def describe(self) -> tuple[Metric, ...]:
@@ -110,7 +110,7 @@ class _Snapshot(Collector):
 
     def _values(self, now: Gauges) -> dict[str, dict[str, float]]:
         """Metric to label value to number."""
-        providers = self._providers
+        providers = self.providers
         stores = named(Store)
         return {
             "reelay_videos": _by_state(now.videos),
@@ -173,7 +173,7 @@ class Metrics:
     """
     The metrics of one app, in a registry of their own.
 
-    `routes` maps a path's template to its methods. What is not named here reads `other` for good.
+    `routes` maps a path's template to its methods. What is not named here or by `set_names` reads `other`.
     """
 
     def __init__(
@@ -188,6 +188,7 @@ class Metrics:
     ) -> None:
         self.registry = Registry(auto_describe=True)
         self.offers = frozenset(offers)
+        self._families: list[Family[Any]] = []
         self._tenants: frozenset[str] = frozenset()
         self._snapshot = _Snapshot(frozenset(providers), self.tenant_label)
         self._declare_requests(routes)
@@ -200,6 +201,16 @@ class Metrics:
             "reelay_build_info", "Always 1; the label names the version.", ["version"], registry=self.registry
         )
         build.labels(version).set(1)
+        self._reload_success = Gauge(
+            "reelay_config_last_reload_success",
+            "Whether the rules could be put in force when they were last read: 1 or 0.",
+            registry=self.registry,
+        )
+        self._reload_at = Gauge(
+            "reelay_config_last_reload_timestamp_seconds",
+            "Since when the rules in force are in force, Unix time; a reload that was refused leaves it as it is.",
+            registry=self.registry,
+        )
 
     def _declare_requests(self, routes: Mapping[str, Collection[str]]) -> None:
         requests = Counter(
@@ -210,7 +221,7 @@ class Metrics:
         )
         seconds = Histogram(
             "reelay_http_request_duration_seconds",
-            "Time from a request's head to the last byte of its answer, observed then.",
+            "Time from a request's head to the last byte of its answer, without what a client wished to wait.",
             ["route", "method"],
             buckets=REQUEST_BUCKETS_S,
             registry=self.registry,
@@ -332,7 +343,9 @@ class Metrics:
         self, name: str, text: str, labels: Mapping[str, frozenset[str]], *, at_most: int, sheds: Collection[str]
     ) -> Family[Counter]:
         counter = Counter(name, text, list(labels), registry=self.registry)
-        return Family(counter, labels, at_most=at_most, sheds=sheds)
+        family = Family(counter, labels, at_most=at_most, sheds=sheds)
+        self._families.append(family)
+        return family
 
     def _histograms(
         self,
@@ -345,7 +358,24 @@ class Metrics:
         buckets: tuple[float, ...] = REQUEST_BUCKETS_S,
     ) -> Family[Histogram]:
         histogram = Histogram(name, text, list(labels), buckets=buckets, registry=self.registry)
-        return Family(histogram, labels, at_most=at_most, sheds=sheds)
+        family = Family(histogram, labels, at_most=at_most, sheds=sheds)
+        self._families.append(family)
+        return family
+
+    def set_names(
+        self, *, providers: Collection[str], models: Collection[str], offers: Collection[str], rules: Collection[str]
+    ) -> None:
+        """
+        Gives what the rules name labels of their own, as a start under them would.
+
+        What they named before and name no more has its series ended.
+        """
+        self.offers = frozenset(offers)
+        self._snapshot.providers = frozenset(providers)
+        values = {"provider": providers, "model": models, "offer": offers, "rule": rules}
+        values |= {"from_provider": providers, "to_provider": providers}
+        for family in self._families:
+            family.close({label: frozenset(names) for label, names in values.items()})
 
     def set_tenants(self, ids_in_order_of_age: Iterable[str]) -> None:
         """Gives the oldest tenants labels of their own; to be told again when tenants are added."""
@@ -407,6 +437,12 @@ class Metrics:
 
     def callbacks(self, *, provider: str, outcome: str) -> None:
         self._callbacks.child(provider, outcome).inc()
+
+    def rules_read(self, *, in_force_at_us: int | None) -> None:
+        """The rules were read, and put in force at that time; None: they were refused."""
+        self._reload_success.set(in_force_at_us is not None)
+        if in_force_at_us is not None:
+            self._reload_at.set(in_force_at_us / _MICRO)
 
     def snapshot(self, gauges: Gauges) -> None:
         """Replaces what the gauges of database and disks show."""

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from proxy.core.video import Footage
-from proxy.store import videos
+from proxy.store import videos, work
 from proxy.store.base import Store, Tx
 from proxy.store.videos import Bound, Video
 from tests.databases import BROKEN
@@ -171,6 +171,15 @@ async def test_hold_ends_once(store: Store, hold: str) -> None:
     assert await store.write(lambda tx: videos.settle(tx, "video_1", "void", 0)) is False
     found = await video(store)
     assert (found.hold, found.charged_microusd) == (("posted", 5) if hold == "held" else (hold, 1))
+
+
+async def test_those_that_have_ended_are_told_among_any_number(store: Store) -> None:
+    states = ["queued", "in_progress", "completed", "failed"]
+    await add_videos(store, *(make_video(id=f"video_{n}", status=states[n % 4]) for n in range(500)))
+    asked = [f"video_{n}" for n in range(250)] + ["video_missing"]
+    over = await store.read(lambda tx: videos.over_among(tx, asked))
+    assert sorted(over) == sorted(f"video_{n}" for n in range(250) if n % 4 > 1)
+    assert await store.read(lambda tx: videos.over_among(tx, [])) == []
 
 
 async def test_nothing_happens_to_a_video_that_is_not_there(store: Store) -> None:
@@ -338,6 +347,15 @@ async def test_attempts_are_told_by_state(store: Store) -> None:
         (4, "acme", "in_progress"),
     ], "the oldest first"
     assert len(await store.read(lambda tx: videos.attempts_in_state(tx, "refused", most=1))) == 1
+
+
+async def test_provider_is_owed_until_its_film_is_copied_or_given_up(store: Store) -> None:
+    await add_videos(store, make_video(status="in_progress"))
+    await add_attempts(store, make_attempt(number=1, state="done"))
+    await store.write(lambda tx: work.add(tx, [("video_1", 1, AT)]))
+    assert await store.read(videos.owed_providers) == {"p"}
+    await store.write(lambda tx: work.done(tx, "video_1", 1))
+    assert await store.read(videos.owed_providers) == set()
 
 
 def test_footage_survives_its_column() -> None:

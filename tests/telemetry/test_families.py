@@ -107,3 +107,27 @@ def test_a_counter_and_a_gauge_of_one_stem_stay_apart_in_openmetrics() -> None:
         "balls": "gauge",
     }
     assert families["balls_total"].samples[0].value == 3
+
+
+def test_values_that_come_later_get_series_and_those_that_go_lose_theirs() -> None:
+    registry = Registry()
+    family = make_family(registry)
+    family.child("red", "small").inc()
+    family.child("blue", "small").inc()
+    family.child("green", "small").inc()
+    family.close({"colour": frozenset({"red", "green"}), "owner": frozenset({"anna"})})
+    assert values(registry) == {
+        ("red", "small"): 1, ("red", "large"): 0, ("green", "small"): 0, ("green", "large"): 0, ("other", "small"): 1,
+    }  # fmt: skip
+    family.child("green", "small").inc()
+    family.child("blue", "small").inc()
+    assert (values(registry)["green", "small"], values(registry)["other", "small"]) == (1, 2)
+
+
+def test_names_that_change_again_and_again_never_end_as_other() -> None:
+    registry = Registry()
+    family = make_family(registry, at_most=4)
+    for turn in range(50):
+        family.close({"colour": frozenset({f"colour-{turn}"})})
+        family.child(f"colour-{turn}", "large").inc()
+        assert values(registry) == {(f"colour-{turn}", "large"): 1, (f"colour-{turn}", "small"): 0}

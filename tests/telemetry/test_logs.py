@@ -13,7 +13,7 @@ import structlog
 from proxy.core.account import Account
 from proxy.core.ids import new_api_key
 from proxy.core.video import Ask
-from proxy.telemetry.logs import TEXT_MAX_CHARS, Redaction, configure
+from proxy.telemetry.logs import TEXT_MAX_CHARS, Redaction, configure, redact_too
 
 EXACT = "the operators own password"
 SELLER_KEY = "01234567-89ab-cdef-0123-456789abcdef:0123456789abcdef0123456789abcdef"
@@ -193,6 +193,18 @@ def test_an_exact_secret_is_found_in_its_url_form_too() -> None:
 
 def test_of_two_secrets_that_begin_alike_nothing_is_left_behind() -> None:
     assert Redaction(["abcd", "abcdefgh"]).text("abcdefgh abcd") == "[redacted] [redacted]"
+
+
+def test_a_secret_that_is_learned_later_is_hidden_from_then_on_beside_the_first() -> None:
+    stream = start()
+    log = structlog.get_logger()
+    log.info("told", text="the sellers own key", word="key1")
+    redact_too(["the sellers own key", "key1"])
+    log.info("told", text="the sellers own key", first=EXACT, word="key1")
+    before, after = lines(stream)
+    assert (before["text"], before["word"]) == ("the sellers own key", "key1")
+    assert (after["text"], after["first"]) == ("[redacted]", "[redacted]")
+    assert after["word"] == "key1", "too short to be a secret, and in too many words"
 
 
 @pytest.mark.parametrize(

@@ -440,3 +440,43 @@ def test_two_apps_in_one_process_do_not_share_their_metrics() -> None:
     one, other = make_metrics(), make_metrics()
     one.lease_lost()
     assert series(other)["reelay_job_lease_lost_total", ()] == 0
+
+
+def test_names_of_new_rules_have_series_at_once_and_those_gone_have_none() -> None:
+    metrics = make_metrics()
+    metrics.snapshot(make_gauges(unknown_attempts={"provider-1": 2, "newcomer": 1}))
+    metrics.set_names(providers=["provider-0", "newcomer"], models=["new-model"], offers=["new"], rules=["new-rule"])
+    now = series(metrics)
+    labels = {value for _, pairs in now for _, value in pairs}
+    assert not labels & {"provider-1", "model-0", "rule-0", "rule-1"}
+    assert {"newcomer", "new-model", "new-rule"} <= labels
+    assert now["reelay_unknown_attempts", (("provider", "newcomer"),)] == 1
+    assert now["reelay_unknown_attempts", (("provider", "other"),)] == 2
+    assert moved(
+        metrics, lambda: metrics.fallback(from_provider="provider-0", to_provider="newcomer", reason="capacity")
+    ) == {"reelay_fallbacks_total{from_provider=provider-0,reason=capacity,to_provider=newcomer}": 1}
+
+
+def test_renaming_everything_again_and_again_stays_within_the_budget() -> None:
+    metrics = make_metrics(providers=10, models=10, offers=20, rules=8)
+    for turn in range(20):
+        metrics.set_names(
+            providers=[f"provider-{turn}-{i}" for i in range(10)],
+            models=[f"model-{turn}-{i}" for i in range(10)],
+            offers=[],
+            rules=[f"rule-{turn}-{i}" for i in range(8)],
+        )
+        metrics.decision(rule=f"rule-{turn}-0", provider=f"provider-{turn}-0", reason="cheapest")
+        key = (("provider", f"provider-{turn}-0"), ("reason", "cheapest"), ("rule", f"rule-{turn}-0"))
+        assert series(metrics)["reelay_route_decisions_total", key] == 1
+        send_strangers(metrics, many=50)
+        assert len(series(metrics)) <= SERIES_BUDGET
+
+
+def test_a_refused_reload_says_so_and_keeps_the_time_of_what_is_in_force() -> None:
+    metrics = make_metrics()
+    success, at = ("reelay_config_last_reload_success", ()), ("reelay_config_last_reload_timestamp_seconds", ())
+    metrics.rules_read(in_force_at_us=1_500_000)
+    assert (series(metrics)[success], series(metrics)[at]) == (1, 1.5)
+    metrics.rules_read(in_force_at_us=None)
+    assert (series(metrics)[success], series(metrics)[at]) == (0, 1.5)
