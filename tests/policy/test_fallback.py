@@ -372,6 +372,32 @@ def check_end(code: str, attempts: Sequence[Attempt], policy: FallbackPolicy, no
     assert code == ("provider_error" if accepted else "no_provider_available")
 
 
+@given(
+    st.lists(st.sampled_from([*ENDS, *every_end("C")]), max_size=4),
+    st.sampled_from(POLICIES),
+    st.dictionaries(st.sampled_from("ABC"), st.tuples(st.integers(-60, 0), st.booleans())),
+    st.integers(NOW, DEADLINE + 10),
+)
+def test_breakers_put_off_and_reorder_and_decide_nothing_else(
+    attempts: list[Attempt], policy: FallbackPolicy, ago: dict[str, tuple[int, bool]], now_us: int
+) -> None:
+    kept, health = (A, B, C), dict[str, Health]()
+    for offer, (seconds, probed) in ago.items():
+        one = opened(offer, now_us + seconds * SECOND_US)
+        health[offer] = one.probing(now_us) if probed else one
+    calm = step(*attempts, policy=policy, kept=kept, now_us=now_us)
+    answer = next_step(kept, policy, attempts, now_us=now_us, deadline_us=DEADLINE, health=health)
+    if not isinstance(calm, Try):
+        assert isinstance(answer, type(calm)), "nobody is tried sooner, and no video fails or is saved by them"
+    elif isinstance(answer, Try):
+        one = health.get(answer.candidate.offer, Health())
+        assert one.standing(now_us).free_at <= now_us
+        assert answer == calm or health[calm.candidate.offer].standing(now_us).free_at > now_us
+    else:
+        assert isinstance(answer, Wait)
+        assert now_us < answer.until_us <= DEADLINE
+
+
 @given(st.data(), st.sampled_from(POLICIES), st.integers(1, 3))
 def test_video_never_goes_to_more_offers_than_its_plan_keeps(
     data: st.DataObject, policy: FallbackPolicy, offers: int
