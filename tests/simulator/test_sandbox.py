@@ -41,10 +41,10 @@ async def test_jobs_books_and_secrets_outlive_the_process(folder: Path, letterbo
 
 
 async def test_time_goes_on_while_the_sandbox_is_down(folder: Path) -> None:
-    async with opened(folder, ready_made_clip=True, clock_factor=0.001) as shopper:
+    async with opened(folder, ready_made_clip=True, clock_factor=0.01) as shopper:
         id_ = await shopper.bought("fal")
-        assert (await shopper.job(id_))["state"] == "queued"
-    await asyncio.sleep(0.25)
+        assert (await shopper.job(id_))["state"] in {"queued", "running"}
+    await asyncio.sleep(1.7)
     async with opened(folder, ready_made_clip=True, clock_factor=1) as shopper:
         row = await shopper.job(id_)
 
