@@ -18,6 +18,7 @@ from tests.whole.company import (
     refused,
     request_head,
 )
+from tests.whole.test_metrics_run import scrape
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -139,6 +140,17 @@ async def test_body_of_any_encoding_is_refused_at_the_limit(shop: Company, team:
     assert await shop.kept() == before
 
 
+async def break_off(shop: Company, sent: bytes) -> None:
+    """A client that says no more; nobody answers it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+    writer.write(sent)
+    await writer.drain()
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+
+
 @pytest.mark.parametrize("content_type", BODIES)
 async def test_body_that_breaks_off_is_no_request(shop: Company, team: Team, content_type: str) -> None:
     """Though it may look whole, as JSON does, it was to go on; nor is its Idempotency-Key used up."""
@@ -146,14 +158,22 @@ async def test_body_that_breaks_off_is_no_request(shop: Company, team: Team, con
     body = BODIES[content_type]
     before = await shop.kept()
     for sent in (b"".join(chunks(body, 7)), b"%x\r\n%s" % (len(body) + 5, body)):
-        reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
-        writer.write(head + sent)
-        await writer.drain()
-        writer.write_eof()
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
-        writer.close()
+        await break_off(shop, head + sent)
     assert await shop.kept() == before
+
+
+async def test_client_that_breaks_off_is_not_taken_for_a_fault_of_ours(shop: Company, team: Team) -> None:
+    """No stack trace in the log and no 500 in the metrics, which a stranger could fill at will."""
+    stranger = b"POST /callbacks/nobodys HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    await break_off(shop, stranger + b"5\r\n{}")
+    await break_off(shop, request_head(team.key, "content-length: 99") + b'{"prompt"')
+    requests = "reelay_http_requests_total"
+    for route in ("/callbacks/{token}", "/v1/videos"):
+        async with asyncio.timeout(10):
+            while not (seen := await scrape(shop)).sum(requests, route=route, code_class="4xx"):
+                await asyncio.sleep(0.02)
+    assert seen.sum(requests, code_class="5xx") == 0
+    assert '"level":"error"' not in (shop.folder / f"serve-{shop.port}.log").read_text()
 
 
 @pytest.mark.parametrize("content_type", BODIES)
