@@ -11,7 +11,7 @@ ELSEWHERE = {
     " api/site api/videos api/views",
     "asked over the sellers' wires in tests/simulator": "simulator/admin simulator/app simulator/archive simulator/base"
     " simulator/desk simulator/exchange simulator/film simulator/job simulator/jobs simulator/journal"
-    " simulator/ledger simulator/prices simulator/switches",
+    " simulator/ledger simulator/prices simulator/runflow_fields simulator/switches",
     "in tests/outside/test_outside_base.py, for other rooms have a base too": "outside/base",
     "run by tests/store/test_migrations_store.py": "store/migrations",
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 
 from proxy.api.schemas import error_body
 from proxy.core import errors
@@ -34,6 +34,9 @@ _FRAMEWORK: dict[int, tuple[type[errors.RequestError], str]] = {
     415: (errors.UnsupportedMediaType, "This content type is not understood."),
 }
 
+_CLIENT_LEFT = "client disconnected prematurely"
+"""The framework's words for a body that broke off; its status is a 500, as if that were a fault of ours."""
+
 
 def answer_known(_: Request[Any, Any, Any], error: errors.ReelayError) -> Response[bytes]:
     """One of ours: what it says may be shown, unless it is not the client's business."""
@@ -56,6 +59,8 @@ def answer_known(_: Request[Any, Any, Any], error: errors.ReelayError) -> Respon
 
 def answer_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What the framework refused by itself."""
+    if isinstance(error, InternalServerException) and error.detail == _CLIENT_LEFT:
+        return answer_known(request, errors.InvalidValue("The body broke off before its end."))
     if error.status_code >= 500:
         return answer_unknown(request, error)
     kind, message = _FRAMEWORK.get(error.status_code, (errors.InvalidValue, "The request could not be read."))

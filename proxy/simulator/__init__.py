@@ -1,1 +1,1 @@
-"""Play sellers: four wires read from their own pages, for tests, demos and load. Shares no code with the adapters."""
+"""Play sellers: wires read from their own pages, for tests, demos and load. Shares no code with the adapters."""

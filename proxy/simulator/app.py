@@ -9,12 +9,13 @@ from pathlib import Path
 import uvicorn
 from litestar import Litestar, asgi
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
 from litestar.handlers import ASGIRouteHandler
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from proxy.simulator.admin import Admin
 from proxy.simulator.base import Seller
-from proxy.simulator.exchange import Refused, receive_asked, send_answer
+from proxy.simulator.exchange import Refused, receive_asked, send_answer, unless_gone
 from proxy.simulator.sandbox import Sandbox
 
 
@@ -27,7 +28,7 @@ def build_sandbox(
     ready_made_clip: bool = False,
 ) -> Litestar:
     """
-    Four play sellers under `/runflow`, `/fal`, `/shortapi` and `/evolink`, their files and the admin door.
+    The play sellers under their adapters' names, `/runflow` to `/evolink`, their files and the admin door.
 
     `folder` keeps clips and books over a restart; one sandbox at a time may use it. Every delay of
     the sellers is multiplied by `clock_factor`. With `ready_made_clip` one small clip is the answer
@@ -50,10 +51,8 @@ def build_sandbox(
         finally:
             await sandbox.stop()
 
-    doors = [_door(sandbox, seller) for seller in sandbox.sellers.values()]
-    files = [_file_door(sandbox, seller) for seller in sandbox.sellers.values()]
     return Litestar(
-        [Admin, *doors, *files],
+        [Admin, _street(sandbox)],
         dependencies={"sandbox": Provide(lambda: sandbox, sync_to_thread=False)},
         lifespan=[life],
         openapi_config=None,
@@ -61,16 +60,37 @@ def build_sandbox(
     )
 
 
-def _door(sandbox: Sandbox, seller: Seller) -> ASGIRouteHandler:
-    """A seller's own host, as a prefix."""
+def _street(sandbox: Sandbox) -> ASGIRouteHandler:
+    """
+    Each seller's own host and its file host, as prefixes.
+
+    One mount for all: Litestar compares mounts as text, and `/runflow` begins `/runflow-legacy`.
+    """
+    doors = {f"/{seller.name}": _door(sandbox, seller) for seller in sandbox.sellers.values()}
+    doors |= {f"/files/{seller.name}": _file_door(sandbox, seller) for seller in sandbox.sellers.values()}
+
+    @asgi("/", is_mount=True, copy_scope=False)
+    async def enter(scope: Scope, receive: Receive, send: Send) -> None:
+        _, first, *rest = scope["raw_path"].decode("latin-1").split("/", 3)
+        door = doors.get(f"/{first}/{rest[0]}" if first == "files" and rest else f"/{first}")
+        if door is None:
+            raise NotFoundException
+        await door(scope, receive, send)
+
+    return enter
+
+
+def _door(sandbox: Sandbox, seller: Seller) -> ASGIApp:
+    """A seller's own host."""
     prefix = f"/{seller.name}"
 
-    @asgi(prefix, is_mount=True, copy_scope=False)
     async def enter(scope: Scope, receive: Receive, send: Send) -> None:
         with sandbox.journal.open(seller.name):
             asked = await receive_asked(scope, receive, prefix=prefix)
             try:
                 answer = await seller.answer(asked)
+                if answer.later is not None:
+                    answer = await unless_gone(receive, answer.later)
             except Refused as no:
                 answer = no.answer
             sandbox.journal.note(seller.name, asked, answer.status)
@@ -79,11 +99,10 @@ def _door(sandbox: Sandbox, seller: Seller) -> ASGIRouteHandler:
     return enter
 
 
-def _file_door(sandbox: Sandbox, seller: Seller) -> ASGIRouteHandler:
-    """A seller's file host, as a prefix; a host that must never see a key."""
+def _file_door(sandbox: Sandbox, seller: Seller) -> ASGIApp:
+    """A seller's file host, which must never see a key."""
     prefix = f"/files/{seller.name}"
 
-    @asgi(prefix, is_mount=True, copy_scope=False)
     async def fetch(scope: Scope, receive: Receive, send: Send) -> None:
         asked = await receive_asked(scope, receive, prefix=prefix)
         status = await sandbox.files.serve(

@@ -43,7 +43,6 @@ class Seller(Protocol):
     billing: Billing
     link_life_s: float
     signs_links: bool
-    courier: Courier
 
     async def answer(self, asked: Asked) -> Answer:
         """Raises Refused for a no."""
@@ -54,8 +53,14 @@ class Seller(Protocol):
     def new_id(self) -> str: ...
 
     def receipt(self, job: Job) -> Answer:
-        """The answer to a create."""
+        """The answer to a create, as the job stands."""
         ...
+
+
+class Polled(Seller, Protocol):
+    """One that answers a create at once, with an id to ask by, and calls back."""
+
+    courier: Courier
 
     def receipt_without_id(self, job: Job) -> Answer: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from proxy.simulator.base import Letter, Seller
+from proxy.simulator.base import Letter, Polled
 from proxy.simulator.clock import Clock
 from proxy.simulator.job import Job, State
 
@@ -20,9 +20,9 @@ _OPPOSITE: dict[State, State] = {"succeeded": "failed", "failed": "succeeded", "
 
 
 class Callbacks:
-    """The mail room of all sellers."""
+    """The mail room of all sellers that call back."""
 
-    def __init__(self, *, sellers: Mapping[str, Seller], clock: Clock, on_change: Callable[[Job], None]) -> None:
+    def __init__(self, *, sellers: Mapping[str, Polled], clock: Clock, on_change: Callable[[Job], None]) -> None:
         self._sellers = sellers
         self._clock = clock
         self._on_change = on_change

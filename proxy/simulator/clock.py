@@ -51,9 +51,10 @@ class Clock:
         return pace.seller_s if pace.manual else pace.seller_s + (self._wall() - pace.wall_s) / pace.factor
 
     def wall_s(self, seller_s: float) -> float:
-        """The wall's epoch seconds at a sellers' instant that is not long past."""
-        behind_s = 0.0 if self.manual else (self.now_s() - seller_s) * self.factor
-        return self._wall() - behind_s
+        """The wall's epoch seconds at a sellers' instant; one before the last change of pace counts as that change."""
+        if self.manual:
+            return self._wall()
+        return self._pace.wall_s + max(0.0, seller_s - self._pace.seller_s) * self.factor
 
     def real_s(self, seller_s: float) -> float:
         """How long so many sellers' seconds last."""

@@ -8,11 +8,11 @@ from email.utils import format_datetime
 
 import msgspec
 
-from proxy.simulator.base import Refusal, Seller
+from proxy.simulator.base import Polled, Refusal, Seller
 from proxy.simulator.callbacks import Callbacks
 from proxy.simulator.clock import Clock
 from proxy.simulator.exchange import HTML, Answer, Asked, Refused, html_answer
-from proxy.simulator.faults import CATALOGUE, Faults, marked
+from proxy.simulator.faults import CATALOGUE, Faults, can_fail, marked
 from proxy.simulator.job import Job, Order
 from proxy.simulator.jobs import Jobs
 from proxy.simulator.ledger import Ledger
@@ -24,6 +24,10 @@ SLOW_REPLY_MIN_S = 70.0
 
 RETRY_AFTER_S = 20.0
 MARKED_POLLS = 3
+
+_RESET = Answer(status=0, reset=True)
+
+_MIDWAY = {"reset_midway": _RESET, "timeout_midway": html_answer(504, "Gateway Time-out")}
 
 _ORDINARY: dict[str, Refusal] = {
     "throttled": "throttled",
@@ -48,7 +52,7 @@ _SENTENCES: dict[Refusal, str] = {
 
 
 class Desk:
-    """What the four wires share: accounts, faults, the order book, polls."""
+    """What all wires share: accounts, faults, the order book, polls."""
 
     def __init__(
         self,
@@ -80,8 +84,31 @@ class Desk:
             raise Refused(self.refuse(seller, "unauthorized"))
         return name
 
-    async def order(self, seller: Seller, asked: Asked, *, prompt: object, read: Callable[[], Order]) -> Answer:
+    async def order(self, seller: Polled, asked: Asked, *, prompt: object, read: Callable[[], Order]) -> Answer:
         """A create from the key to the receipt. `read` raises Refused for input that the seller will not take."""
+        job, faults = self._accept(seller, asked, prompt=prompt, read=read)
+        if "cb_early" in faults and job.callback_url is not None:
+            await self.callbacks.early(job)
+        receipt = seller.receipt_without_id(job) if "no_id" in faults else seller.receipt(job)
+        return self._spoilt(receipt, faults)
+
+    def order_and_wait(self, seller: Seller, asked: Asked, *, prompt: object, read: Callable[[], Order]) -> Answer:
+        """The same at a blocking seller, whose receipt follows when the job has ended; the job waits for nobody."""
+        job, faults = self._accept(seller, asked, prompt=prompt, read=read)
+        return Answer(status=0, later=self._at_the_end(seller, job, faults))
+
+    async def _at_the_end(self, seller: Seller, job: Job, faults: dict[str, float | None]) -> Answer:
+        for id_, broken in _MIDWAY.items():
+            if id_ in faults:
+                await self._clock.sleep(job.queue_s + job.run_s / 2)
+                return broken
+        await self.jobs.ended(job)
+        return self._spoilt(seller.receipt(job), faults) if job.has_ended else _RESET
+
+    def _accept(
+        self, seller: Seller, asked: Asked, *, prompt: object, read: Callable[[], Order]
+    ) -> tuple[Job, dict[str, float | None]]:
+        """The job that a create makes, and the faults that are to strike."""
         key = self.account(seller, asked)
         self._ledger.ordered(seller.name, key)
         faults = self._struck(seller, prompt)
@@ -99,23 +126,21 @@ class Desk:
             faults={id_: delay_s for id_, delay_s in faults.items() if CATALOGUE[id_].stage != "order"},
         )
         self._ledger.accepted(job)
-        if "cb_early" in faults and job.callback_url is not None:
-            await self.callbacks.early(job)
-        return self._receipt(seller, job, faults)
+        return job, faults
 
     def _struck(self, seller: Seller, prompt: object) -> dict[str, float | None]:
         """The faults of a create: those of its prompt and the armed ones. Raises Refused for an unknown marker."""
         wanted = marked(prompt, seller.name) if isinstance(prompt, str) else []
-        unknown = [id_ for id_ in wanted if id_ not in CATALOGUE]
+        unknown = [id_ for id_ in wanted if not can_fail(seller.name, id_)]
         if unknown:
-            raise Refused(self.refuse(seller, "invalid", f"The sandbox knows no fault {unknown[0]!r}"))
+            raise Refused(self.refuse(seller, "invalid", f"The sandbox knows no fault {unknown[0]!r} of this seller"))
         armed = self._faults.draw(seller.name, "order", "life", "output", "callback")
         return {**dict.fromkeys(wanted), **armed}
 
     def _refuse_unread(self, seller: Seller, faults: dict[str, float | None]) -> None:
         """Raises Refused for the faults that strike before the body is looked at."""
         if "reset_before" in faults:
-            raise Refused(Answer(status=0, reset=True))
+            raise Refused(_RESET)
         if "unauthorized" in faults:
             raise Refused(self.refuse(seller, "unauthorized"))
         for id_, page in (("error_502_html", (502, "Bad Gateway")), ("error_503_html", (503, "Service Unavailable"))):
@@ -135,11 +160,10 @@ class Desk:
             return answer
         return msgspec.structs.replace(answer, headers=(*answer.headers, ("retry-after", value)))
 
-    def _receipt(self, seller: Seller, job: Job, faults: dict[str, float | None]) -> Answer:
-        """The answer to an order that is stored, spoilt where a fault says so."""
+    def _spoilt(self, receipt: Answer, faults: dict[str, float | None]) -> Answer:
+        """The answer to an order that is stored, as the faults leave it."""
         if "reset_after" in faults:
-            return Answer(status=0, reset=True)
-        receipt = seller.receipt_without_id(job) if "no_id" in faults else seller.receipt(job)
+            return _RESET
         if "invalid_json" in faults:
             receipt = msgspec.structs.replace(receipt, status=200, body=receipt.body[: len(receipt.body) // 2])
         if "wrong_type" in faults:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -45,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What goes back, or the refusal to answer at all."""
 
     status: int = 200
+    """0: none, for the connection is reset or the client has left."""
     body: bytes = b""
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
@@ -52,6 +53,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Real seconds before the first byte."""
     reset: bool = False
     """The connection is reset and nothing is sent."""
+    later: Awaitable["Answer"] | None = None
+    """The true answer, where the seller keeps its client waiting until there is something to say."""
 
 
 class Refused(Exception):
@@ -106,9 +109,9 @@ async def send_answer(answer: Answer, receive: Receive, send: Send) -> None:
         return
     if answer.reset:
         await hang_up(receive, reset=True)
-        return
-    await send_start(send, answer.status, answer.content_type, len(answer.body), answer.headers)
-    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+    elif answer.status:
+        await send_start(send, answer.status, answer.content_type, len(answer.body), answer.headers)
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
 async def send_start(
@@ -126,6 +129,21 @@ async def gone_within(receive: Receive, wait_s: float) -> bool:
             await until_gone(receive)
         return True
     return False
+
+
+async def unless_gone(receive: Receive, later: Awaitable[Answer]) -> Answer:
+    """
+    The answer that a client waits for, or none as soon as it has left.
+
+    Raises Refused as `later` does.
+    """
+    waiting, leaving = asyncio.ensure_future(later), asyncio.ensure_future(until_gone(receive))
+    try:
+        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else Answer(status=0)
+    finally:
+        waiting.cancel()
+        leaving.cancel()
 
 
 async def until_gone(receive: Receive) -> None:

@@ -6,7 +6,10 @@ from typing import Literal
 
 import msgspec
 
-SELLERS = ("runflow", "fal", "shortapi", "evolink")
+SELLERS = ("runflow", "runflow-legacy", "fal", "shortapi", "evolink")
+BLOCKING = ("runflow-legacy",)
+"""Those that answer a create when the clip is made: no id, no states to ask for, no callbacks."""
+POLLED = tuple(seller for seller in SELLERS if seller not in BLOCKING)
 
 Stage = Literal["order", "life", "poll", "file", "output", "callback"]
 """
@@ -21,10 +24,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     stage: Stage
     sentence: str
+    sellers: tuple[str, ...]
+    """Who can fail so."""
 
 
-def _stage(stage: Stage, sentences: dict[str, str]) -> dict[str, Fault]:
-    return {id_: Fault(id=id_, stage=stage, sentence=sentence) for id_, sentence in sentences.items()}
+def _stage(stage: Stage, sentences: dict[str, str], *, sellers: tuple[str, ...] = SELLERS) -> dict[str, Fault]:
+    return {id_: Fault(id=id_, stage=stage, sentence=sentence, sellers=sellers) for id_, sentence in sentences.items()}
 
 
 CATALOGUE: dict[str, Fault] = {
@@ -44,25 +49,41 @@ CATALOGUE: dict[str, Fault] = {
             "error_503_html": "The create is answered 503 with an ingress's HTML page, nothing stored.",
             "error_504": "The create is answered 504 by the application, nothing stored.",
             "reset_before": "The connection is reset before anything is stored.",
-            "reset_after": "The job is stored and will be charged, then the connection is reset without an answer.",
+            "reset_after": "The job is stored and will be charged, then the connection is reset without an answer; "
+            "by a blocking seller once the clip is made.",
             "slow_reply": "The job is stored; the answer comes after 120 sellers' seconds, 70 real ones at the least, "
             "or after the real `delay_s` of the admin call.",
             "invalid_json": "The job is stored; the answer is a 200 whose JSON breaks off.",
             "wrong_type": "The job is stored; the answer is a 200 with an HTML page.",
-            "no_id": "The job is stored; the answer lacks its id.",
         },
+    ),
+    **_stage("order", {"no_id": "The job is stored; the answer lacks its id."}, sellers=POLLED),
+    **_stage(
+        "order",
+        {
+            "reset_midway": "The connection is reset half way through the render, which goes on and is charged.",
+            "timeout_midway": "An ingress gives up half way through the render, which goes on and is charged: "
+            "504 with its HTML page.",
+        },
+        sellers=BLOCKING,
     ),
     **_stage(
         "life",
         {
             "moderation_late": "The render ends refused by the content check.",
             "render_failed": "The render ends as broken.",
-            "unknown_status": "While it runs, the job shows a status nobody has heard of.",
-            "backwards": "Between 40 % and 75 % of its run the job says queued again.",
             "no_url": "The job succeeds without a link.",
             "never_ends": "The job runs for ever.",
+        },
+    ),
+    **_stage(
+        "life",
+        {
+            "unknown_status": "While it runs, the job shows a status nobody has heard of.",
+            "backwards": "Between 40 % and 75 % of its run the job says queued again.",
             "lost": "The seller does not know the job any more right after the create; it renders and charges unseen.",
         },
+        sellers=POLLED,
     ),
     **_stage(
         "poll",
@@ -71,6 +92,7 @@ CATALOGUE: dict[str, Fault] = {
             "poll_500": "Polls are answered 500: the first three of a marked job, so many as armed otherwise.",
             "poll_throttled": "Polls are answered 429: the first three of a marked job, so many as armed otherwise.",
         },
+        sellers=POLLED,
     ),
     **_stage(
         "file",
@@ -88,10 +110,10 @@ CATALOGUE: dict[str, Fault] = {
             "smaller": "The clip is one resolution below the asked one; a 480p one has half its sides.",
             "shorter": "The clip is a second shorter than asked.",
             "longer": "The clip is a second longer than asked.",
-            "no_cost": "No answer names a price, a charge or billed units.",
-            "dear": "The seller charges, and names, twice its price.",
+            "dear": "The seller charges, and names where it names any, twice its price.",
         },
     ),
+    **_stage("output", {"no_cost": "No answer names a price, a charge or billed units."}, sellers=POLLED),
     **_stage(
         "callback",
         {
@@ -104,10 +126,11 @@ CATALOGUE: dict[str, Fault] = {
             "cb_unknown_id": "The callback names a job that does not exist.",
             "cb_late": "The callback comes 600 sellers' seconds after the end.",
         },
+        sellers=POLLED,
     ),
 }
 
-_MARKER = re.compile(r"\[fault:([a-z0-9_]+)(?:@([a-z]+))?\]")
+_MARKER = re.compile(r"\[fault:([a-z0-9_]+)(?:@([a-z-]+))?\]")
 
 
 class Armed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +150,8 @@ class Armed(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"no such fault: {self.fault}")
         if self.seller not in {"*", *SELLERS}:
             raise ValueError(f"no such seller: {self.seller}")
+        if self.seller != "*" and not can_fail(self.seller, self.fault):
+            raise ValueError(f"{self.seller} cannot fail so: {self.fault}")
 
 
 class Faults:
@@ -152,7 +177,9 @@ class Faults:
             return {}
         struck: dict[str, float | None] = {}
         for armed in self._armed:
-            if armed.seller in {"*", seller} and CATALOGUE[armed.fault].stage in stages and self._strikes(armed):
+            fault = CATALOGUE[armed.fault]
+            meant = armed.seller in {"*", seller} and seller in fault.sellers and fault.stage in stages
+            if meant and self._strikes(armed):
                 struck[armed.fault] = armed.delay_s
         self._armed = [armed for armed in self._armed if armed.count is None or armed.count > 0]
         return struck
@@ -165,8 +192,20 @@ class Faults:
         return True
 
 
+def can_fail(seller: str, fault: str) -> bool:
+    return fault in CATALOGUE and seller in CATALOGUE[fault].sellers
+
+
 def marked(prompt: str, seller: str) -> list[str]:
-    """The faults that a prompt asks of this seller, known or not."""
+    """
+    The faults that a prompt asks of this seller, whether it can fail so or not.
+
+    A mark without a name is for those who can; one that nobody knows is for everybody.
+    """
     if "[fault:" not in prompt:
         return []
-    return [id_ for id_, whom in _MARKER.findall(prompt) if whom in {"", seller}]
+    return [
+        id_
+        for id_, whom in _MARKER.findall(prompt)
+        if whom == seller or (not whom and (id_ not in CATALOGUE or can_fail(seller, id_)))
+    ]

@@ -1,5 +1,6 @@
 """The state machine common to all sellers: queued, running, one of three ends."""
 
+import asyncio
 import hashlib
 import heapq
 import itertools
@@ -40,6 +41,7 @@ class Jobs:
         self.on_end: Callable[[Job], None] = lambda _job: None
         self.on_due: Callable[[], None] = lambda: None
         """Called when the next due instant may have come nearer."""
+        self._ends: dict[tuple[str, str], asyncio.Event] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -52,6 +54,9 @@ class Jobs:
         self._unfinished: dict[tuple[str, str], int] = {}
         self._running: dict[tuple[str, str], int] = {}
         self._waiting: dict[tuple[str, str], deque[Job]] = {}
+        for end in self._ends.values():
+            end.set()
+        self._ends.clear()
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._by_id.values())
@@ -227,6 +232,13 @@ class Jobs:
             self._start_next(account, at_v)
         self.on_end(job)
         self.on_change(job)
+        if (end := self._ends.pop((job.seller, job.id), None)) is not None:
+            end.set()
+
+    async def ended(self, job: Job) -> None:
+        """Returns when a job has ended, or is forgotten before."""
+        if self.knows(job) and not job.has_ended:
+            await self._ends.setdefault((job.seller, job.id), asyncio.Event()).wait()
 
     def _start_next(self, account: tuple[str, str], at_v: float) -> None:
         queue = self._waiting.get(account)

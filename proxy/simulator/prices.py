@@ -6,6 +6,9 @@ MICROUSD_PER_SECOND: dict[tuple[str, str, str], int] = {
     ("runflow", "standard", "1080p"): 680_400,
     ("runflow", "fast", "480p"): 112_500,
     ("runflow", "fast", "720p"): 241_900,
+    # The older API's page says a third of this, without a size and long ago.
+    ("runflow-legacy", "standard", "480p"): 140_600,
+    ("runflow-legacy", "standard", "720p"): 303_400,
     ("fal", "standard", "480p"): 140_600,
     ("fal", "standard", "720p"): 303_400,
     ("fal", "fast", "480p"): 112_500,

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -19,6 +19,7 @@ from proxy.simulator.files import FileHost
 from proxy.simulator.job import Job, Order, State
 from proxy.simulator.ledger import Billing
 from proxy.simulator.prices import dollars
+from proxy.simulator.runflow_fields import FAILURES, FIELDS, bad, error, read_fields, refusal, typed
 
 MODELS = {
     "bytedance/seedance/2.0/text-to-video": "standard",
@@ -26,34 +27,12 @@ MODELS = {
 }
 STATUSES = ("queued", "dispatching", "running", "succeeded", "partial_succeeded", "failed", "canceled")
 SIBLINGS = {"input", "callback_url", "metadata", "client_ref"}
-FIELDS = {"prompt", "aspect_ratio", "duration", "resolution", "generate_audio", "seed", "end_user_id"}
-RATIOS = ("auto", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16")
-DURATIONS = ("auto", *(str(seconds) for seconds in range(4, 16)))
-RESOLUTIONS = ("480p", "720p", "1080p")
+RESOLUTIONS = {"standard": ("480p", "720p", "1080p"), "fast": ("480p", "720p")}
+UNDER = "input."
+"""Where the model's fields stand in the body."""
 ADMIN_KEY = "rf_svc_"
 DISPATCHING_SHARE = 0.1
 """What of a run goes by before it says that it runs."""
-
-_REFUSALS: dict[Refusal, tuple[int, str]] = {
-    "unauthorized": (401, "UNAUTHORIZED"),
-    "no_credit": (402, "INSUFFICIENT_CREDIT"),
-    "invalid": (422, "VALIDATION_ERROR"),
-    "moderation": (422, "CONTENT_POLICY_VIOLATION"),
-    "throttled": (429, "RATE_LIMITED"),
-    "error_500": (500, "INTERNAL_ERROR"),
-    "error_503": (503, "MODEL_UNAVAILABLE"),
-    "error_504": (504, "GATEWAY_TIMEOUT"),
-    "unknown": (404, "RUN_NOT_FOUND"),
-}
-
-_FAILURES = {
-    "moderation_late": (
-        "CONTENT_POLICY_VIOLATION",
-        "The output was refused by the provider's content check.",
-        "inference",
-    ),
-    "render_failed": ("PROVIDER_ERROR", "The provider could not render this run.", "inference"),
-}
 
 _EVENTS: dict[str, tuple[str, str]] = {
     "succeeded": ("run.completed", "succeeded"),
@@ -127,7 +106,7 @@ class Runflow:
             case "GET", ["v1", "health"] | ["v1", "readiness"]:
                 return json_answer(200, {"status": "ok"})
             case _:
-                return _error(404, "NOT_FOUND", f"No route {asked.method} {asked.path}")
+                return error(404, "NOT_FOUND", f"No route {asked.method} {asked.path}")
 
     async def _create(self, asked: Asked, model: str) -> Answer:
         fields = asked.fields() or {}
@@ -139,76 +118,49 @@ class Runflow:
         if model not in MODELS:
             raise Refused(self.refuse("unknown", f"Model {model} not found"))
         if asked.fields() is None:
-            raise Refused(_error(400, "MALFORMED_BODY", "The body must be a JSON object"))
+            raise Refused(error(400, "MALFORMED_BODY", "The body must be a JSON object"))
         self._siblings(fields)
         given = fields.get("input")
         if not isinstance(given, dict):
-            self._bad("input", "input is required and must be an object")
+            bad("input", "input is required and must be an object")
         for name in given:
             if name not in FIELDS:
-                self._bad(f"input.{name}", "unknown field")
-        prompt = given.get("prompt")
-        if not isinstance(prompt, str) or not prompt.strip():
-            self._bad("input.prompt", "prompt is required")
+                bad(f"{UNDER}{name}", "unknown field")
         tier = MODELS[model]
-        resolution = self._one_of(given, "resolution", RESOLUTIONS, "720p")
-        if resolution == "1080p" and tier == "fast":
-            self._bad("input.resolution", "resolution must be one of 480p, 720p")
-        seconds = self._duration(given)
-        ratio = self._one_of(given, "aspect_ratio", RATIOS, "auto")
-        return Order(
-            prompt=prompt,
+        order = read_fields(
+            given,
+            under=UNDER,
             model=model,
             tier=tier,
-            resolution=resolution,
-            aspect_ratio=None if ratio == "auto" else ratio,
-            seconds=None if seconds == "auto" else int(seconds),
-            audio=self._typed(given, "generate_audio", bool, default=True),
-            seed=self._typed(given, "seed", int, default=None),
+            resolutions=RESOLUTIONS[tier],
+            takes_numbers=self._desk.switches.runflow_takes_numbers,
+        )
+        return msgspec.structs.replace(
+            order,
+            seed=typed(given, "seed", int, default=None, under=UNDER),
             client_ref=fields.get("client_ref"),
             callback_url=fields.get("callback_url"),
             extra={
+                **order.extra,
                 "input": given,
                 "metadata": fields.get("metadata"),
                 "request_id": str(uuid.uuid4()),
-                "end_user_id": self._typed(given, "end_user_id", str, default=None),
             },
         )
 
     def _siblings(self, fields: dict[str, Any]) -> None:
         for name in fields:
             if name not in SIBLINGS:
-                self._bad(name, "unknown field; model fields belong under input")
+                bad(name, "unknown field; model fields belong under input")
         for name, shape in (("callback_url", str), ("metadata", dict), ("client_ref", str)):
             if fields.get(name) is not None and not isinstance(fields[name], shape):
-                self._bad(name, "wrong type")
-
-    def _bad(self, field: str, message: str) -> NoReturn:
-        raise Refused(_error(422, "VALIDATION_ERROR", f"{field}: {message}", [{"field": field, "message": message}]))
-
-    def _one_of(self, given: dict[str, Any], name: str, allowed: tuple[str, ...], default: str) -> str:
-        value = given.get(name, default)
-        if value not in allowed:
-            self._bad(f"input.{name}", f"{name} must be one of {', '.join(allowed)}")
-        return str(value)
-
-    def _duration(self, given: dict[str, Any]) -> str:
-        value = given.get("duration")
-        if type(value) is int and self._desk.switches.runflow_takes_numbers:
-            given = {**given, "duration": str(value)}
-        return self._one_of(given, "duration", DURATIONS, "auto")
-
-    def _typed(self, given: dict[str, Any], name: str, shape: type, *, default: Any) -> Any:
-        value = given.get(name, default)
-        if value is not default and type(value) is not shape:
-            self._bad(f"input.{name}", f"{name} must be of type {shape.__name__}")
-        return value
+                bad(name, "wrong type")
 
     def _search(self, asked: Asked) -> Answer:
         key = self._desk.account(self, asked)
         found = _BY_REF.fullmatch(asked.query.get("q", ""))
         if found is None:
-            self._bad("q", "only client_ref.EQ:'...' is known here")
+            bad("q", "only client_ref.EQ:'...' is known here")
         self._desk.jobs.run_due()
         jobs = self._desk.jobs.by_ref(self.name, key, found.group(1))
         runs = [self._run(job) for job in jobs if "lost" not in job.faults]
@@ -217,7 +169,7 @@ class Runflow:
     def _cancel(self, asked: Asked, id_: str) -> Answer:
         self._desk.account(self, asked)
         if not asked.headers["authorization"].partition(" ")[2].startswith(ADMIN_KEY):
-            return _error(403, "PERMISSION_DENIED", "Only admin keys may cancel a run")
+            return error(403, "PERMISSION_DENIED", "Only admin keys may cancel a run")
         job = self._desk.jobs.find(self.name, id_)
         if job is None:
             return self.refuse("unknown", f"Run {id_} not found")
@@ -241,7 +193,7 @@ class Runflow:
 
     def _redeliver(self, job: Job) -> Answer:
         if not job.has_ended or job.callback_url is None:
-            return _error(409, "CONFLICT", "The run has not ended or has no callback")
+            return error(409, "CONFLICT", "The run has not ended or has no callback")
         self._desk.callbacks.redeliver(job)
         return json_answer(201, {"run_id": job.id, "is_automatic": False})
 
@@ -249,7 +201,7 @@ class Runflow:
         key = self._desk.account(self, asked)
         label = (asked.fields() or {}).get("label")
         if label is not None and (not isinstance(label, str) or len(label) > 255):
-            self._bad("label", "at most 255 characters")
+            bad("label", "at most 255 characters")
         secret = Secret(
             id=_uuid7(), key=key, label=label, plain=f"whsec_{secrets.token_urlsafe(24)}", created_at=time.time()
         )
@@ -274,8 +226,7 @@ class Runflow:
         return next((secret for secret in reversed(self.secrets) if secret.key == key), None)
 
     def refuse(self, why: Refusal, message: str) -> Answer:
-        status, code = _REFUSALS[why]
-        return _error(status, code, "Rate limit exceeded" if why == "throttled" else message)
+        return refusal(why, message)
 
     def new_id(self) -> str:
         return _uuid7()
@@ -294,7 +245,7 @@ class Runflow:
 
     def _run(self, job: Job) -> dict[str, Any]:
         """The whole object: nulls rather than missing keys."""
-        code, message, stage = _FAILURES.get(job.fate, (None, None, None)) if job.state == "failed" else (None,) * 3
+        code, message = FAILURES[job.fate] if job.state == "failed" else (None, None)
         return {
             "id": job.id,
             "flow_id": None,
@@ -330,7 +281,7 @@ class Runflow:
             "links": None,
             "failure_code": code,
             "failure_message": message,
-            "failure_stage_code": stage,
+            "failure_stage_code": "inference" if code else None,
             "node_runs": None,
             "logs": None,
         }
@@ -371,10 +322,6 @@ class Runflow:
         if secret is not None:
             headers["Runflow-Signature"] = hmac.new(secret.plain.encode(), body, hashlib.sha256).hexdigest()
         return Letter(headers=headers, body=body)
-
-
-def _error(status: int, code: str, message: str, errors: list[dict[str, str]] | None = None) -> Answer:
-    return json_answer(status, {"code": code, "message": message, "errors": errors})
 
 
 def _cost(job: Job) -> str | None:

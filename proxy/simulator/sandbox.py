@@ -1,4 +1,4 @@
-"""The four sellers, their common parts, and what keeps them moving and remembered."""
+"""The sellers, their common parts, and what keeps them moving and remembered."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from proxy.simulator.archive import Archive, rows
-from proxy.simulator.base import Seller
+from proxy.simulator.base import Polled, Seller
 from proxy.simulator.callbacks import Callbacks
 from proxy.simulator.clock import Clock, Pace
 from proxy.simulator.desk import Desk
@@ -20,13 +20,16 @@ from proxy.simulator.jobs import Jobs
 from proxy.simulator.journal import Journal
 from proxy.simulator.ledger import Account, Billing, Ledger
 from proxy.simulator.runflow import Runflow, Secret
+from proxy.simulator.runflow_legacy import RunflowLegacy
 from proxy.simulator.shortapi import Shortapi
 from proxy.simulator.switches import Switches
 
 WRITE_EVERY_S = 0.05
 """Real seconds; so much may be lost when the process is killed."""
 
-BILLING: dict[str, Billing] = {seller.name: seller.billing for seller in (Runflow, Fal, Shortapi, Evolink)}
+BILLING: dict[str, Billing] = {
+    seller.name: seller.billing for seller in (Runflow, RunflowLegacy, Fal, Shortapi, Evolink)
+}
 
 
 class Sandbox:
@@ -50,8 +53,8 @@ class Sandbox:
         self.journal = Journal()
         self.switches = Switches()
         self.ledger = Ledger(BILLING)
-        self.sellers: dict[str, Seller] = {}
-        self.callbacks = Callbacks(sellers=self.sellers, clock=self.clock, on_change=self._on_change)
+        polled: dict[str, Polled] = {}
+        self.callbacks = Callbacks(sellers=polled, clock=self.clock, on_change=self._on_change)
         self.desk = Desk(
             clock=self.clock,
             jobs=self.jobs,
@@ -77,7 +80,9 @@ class Sandbox:
             Shortapi(desk=self.desk, files=self.files),
             evolink,
         ):
-            self.sellers[seller.name] = seller
+            polled[seller.name] = seller
+        legacy = RunflowLegacy(desk=self.desk, files=self.files)
+        self.sellers: dict[str, Seller] = {**polled, legacy.name: legacy}
         self.jobs.on_change = self._on_change
         self.jobs.on_end = self._on_end
         self.jobs.on_due = self._due.set

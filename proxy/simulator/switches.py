@@ -7,7 +7,9 @@ class Switches(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All may be changed while the sandbox runs."""
 
     runflow_takes_numbers: bool = False
-    """A `duration` of 5 passes for "5"."""
+    """A `duration` of 5 passes for "5", in both of Runflow's APIs."""
+    runflow_legacy_link_only: bool = False
+    """The answer holds the link, which alone is certain, and nothing beside it."""
     fal_takes_numbers: bool = False
     fal_running_at_once: int = 40
     """For each key; the rest waits in the queue."""

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 from litestar import Request
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import (
+    HTTPException,
+    InternalServerException,
+    MethodNotAllowedException,
+    NotFoundException,
+)
 
 from proxy.api.failures import answer_framework, answer_known, answer_unknown
 from proxy.core import errors
@@ -95,3 +100,10 @@ def test_frameworks_own_refusals_look_like_ours() -> None:
     assert "secret" not in body_of(odd)["message"]
     broken = answer_framework(REQUEST, HTTPException(status_code=500, detail="secret"))
     assert (broken.status_code, body_of(broken)["message"]) == (500, "internal error")
+
+
+def test_body_that_broke_off_is_the_clients_doing() -> None:
+    left = answer_framework(REQUEST, InternalServerException("client disconnected prematurely"))
+    other = answer_framework(REQUEST, InternalServerException("stream consumed"))
+    assert (left.status_code, body_of(left)["code"]) == (400, "invalid_value")
+    assert (other.status_code, body_of(other)["code"]) == (500, "internal_error")

@@ -10,20 +10,34 @@ import httpx
 import msgspec
 
 from proxy.simulator.app import serve_sandbox
+from proxy.simulator.faults import POLLED
 
 HEADERS = {
     "runflow": {"Authorization": "Bearer rf_live_abc"},
+    "runflow-legacy": {"Authorization": "Bearer rf_live_abc"},
     "fal": {"Authorization": "Key id:secret"},
     "shortapi": {"Authorization": "Bearer ak-abc"},
     "evolink": {"Authorization": "Bearer sk-abc"},
 }
-SELLERS = tuple(HEADERS)
+SELLERS = POLLED
+"""Those whose wires the helpers here know whole; the blocking seller answers when time is moved."""
 
 CREATES: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
     "runflow": (
         "/runflow/v1/models/bytedance/seedance/2.0/text-to-video/runs",
         lambda prompt: {
             "input": {"prompt": prompt, "duration": "5", "resolution": "720p", "aspect_ratio": "16:9", "seed": 42}
+        },
+    ),
+    "runflow-legacy": (
+        "/runflow-legacy/v1/run/bytedance/seedance/2.0/text-to-video",
+        lambda prompt: {
+            "prompt": prompt,
+            "duration": "5",
+            "resolution": "720p",
+            "aspect_ratio": "16:9",
+            "generate_audio": True,
+            "seed": "42",
         },
     ),
     "fal": (

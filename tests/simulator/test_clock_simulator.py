@@ -61,6 +61,17 @@ def test_resumed_clock_counts_the_pause_at_the_old_pace() -> None:
     assert new.factor == 1
 
 
+def test_instant_of_an_older_pace_is_not_dated_back_by_the_new_one() -> None:
+    wall = Wall()
+    clock = Clock(factor=0.001, wall=wall)
+    start_s = clock.now_s()
+    wall.now_s += 1
+    clock.set(factor=1)
+    wall.now_s += 1
+
+    assert clock.wall_s(start_s + 500) == wall.now_s - 1
+
+
 async def test_sleep_ends_by_a_step() -> None:
     clock = Clock()
     clock.set(manual=True)

@@ -1,6 +1,7 @@
 """Teams that use a server on a stage, each a tenant with a key of its own; and what a server keeps of them."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,44 @@ def refused(answer: httpx.Response, status: int, code: str, param: str | None = 
     message: str = error["message"]
     assert message
     return message
+
+
+async def leaves_no_trace(
+    shop: Company, client: httpx.AsyncClient, path: str = "/v1/videos", **sent: Any
+) -> httpx.Response:
+    """The answer to a request that changes nothing in the database and reaches no seller."""
+    before = await shop.kept()
+    answer = await client.post(path, **sent)
+    assert await shop.kept() == before
+    return answer
+
+
+def request_head(key: str, *lines: str, content_type: str = "application/json") -> bytes:
+    """The first bytes of a create, for who writes the rest by hand."""
+    head = ("POST /v1/videos HTTP/1.1", "host: localhost", f"authorization: Bearer {key}", *lines)
+    return "\r\n".join((*head, f"content-type: {content_type}", "", "")).encode()
+
+
+async def answer_to(shop: Company, head: bytes, body: bytes = b"") -> bytes:
+    """What a socket hears; the connection stays open until it is heard."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+    try:
+        writer.write(head + body)
+        await writer.drain()
+        async with asyncio.timeout(20):
+            said = await reader.readuntil(b"\r\n\r\n")
+            length = next(int(line[15:]) for line in said.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+            return said + await reader.readexactly(length)
+    finally:
+        writer.close()
+
+
+def chunks(body: bytes, size_bytes: int) -> Iterator[bytes]:
+    """A body as HTTP's chunks of a size, without the last one, which ends it."""
+    for start in range(0, len(body), size_bytes):
+        piece = body[start : start + size_bytes]
+        yield b"%x\r\n%s\r\n" % (len(piece), piece)
+
+
+def chunked(body: bytes, size_bytes: int) -> bytes:
+    return b"".join((*chunks(body, size_bytes), b"0\r\n\r\n"))

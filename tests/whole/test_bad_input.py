@@ -1,16 +1,13 @@
 """What a request got wrong is named, and leaves no trace: no video, no money, no order at a seller."""
 
-import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from tests.whole.company import Company, Team, open_company, refused
+from tests.whole.company import Company, Team, answer_to, leaves_no_trace, open_company, refused, request_head
 from tests.whole.stage import KEY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,15 +27,6 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Compan
 async def team(shop: Company) -> Team:
     """A tenant without any right of its own."""
     return await shop.found("plain")
-
-
-async def leaves_no_trace(
-    shop: Company, client: httpx.AsyncClient, path: str = "/v1/videos", **sent: Any
-) -> httpx.Response:
-    before = await shop.kept()
-    answer = await client.post(path, **sent)
-    assert await shop.kept() == before
-    return answer
 
 
 FIELDS: dict[str, tuple[dict[str, Any], str, str | None, tuple[str, ...]]] = {
@@ -245,29 +233,9 @@ async def test_idempotency_key_has_a_length(shop: Company, team: Team, key: str)
     refused(answer, 400, "invalid_value", "Idempotency-Key")
 
 
-async def answer_to(shop: Company, head: bytes, body: bytes = b"") -> tuple[bytes, float]:
-    """What a socket hears, and after how many seconds; the connection stays open until it is heard."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
-    begun = time.monotonic()
-    try:
-        writer.write(head + body)
-        await writer.drain()
-        async with asyncio.timeout(20):
-            said = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line[15:]) for line in said.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-            return said + await reader.readexactly(length), time.monotonic() - begun
-    finally:
-        writer.close()
-
-
-def _head(key: str, *lines: str) -> bytes:
-    head = ("POST /v1/videos HTTP/1.1", "host: localhost", f"authorization: Bearer {key}", *lines)
-    return "\r\n".join((*head, "content-type: application/json", "", "")).encode()
-
-
 async def test_body_that_says_it_is_too_large_is_refused_before_a_byte_of_it_is_read(shop: Company, team: Team) -> None:
     before = await shop.kept()
-    said, _ = await answer_to(shop, _head(team.key, f"content-length: {64 * 1024 * 1024 + 1}"))
+    said = await answer_to(shop, request_head(team.key, f"content-length: {64 * 1024 * 1024 + 1}"))
     assert said.startswith(b"HTTP/1.1 413 ")
     assert b"x-request-id: req_" in said
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
@@ -277,7 +245,7 @@ async def test_body_that_says_it_is_too_large_is_refused_before_a_byte_of_it_is_
 async def test_endless_body_is_refused_at_the_limit(shop: Company, team: Team) -> None:
     before = await shop.kept()
     chunk = b"%x\r\n%s\r\n" % (1 << 20, b"x" * (1 << 20))
-    said, _ = await answer_to(shop, _head(team.key, "transfer-encoding: chunked"), chunk * 65)
+    said = await answer_to(shop, request_head(team.key, "transfer-encoding: chunked"), chunk * 65)
     assert said.startswith(b"HTTP/1.1 413 ")
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "payload_too_large"
     assert await shop.kept() == before
