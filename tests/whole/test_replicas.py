@@ -122,7 +122,7 @@ async def _compare(stage: Stage) -> None:
     check_the_ledger(stage.folder)
     check_the_log(stage.folder)
     books = (await stage.admin.get("/admin/books")).json()
-    taken = Counter(job["prompt"].split(" ")[0] for job in books["jobs"] if job["status"] in {"succeeded", "completed"})
+    taken = Counter(job["prompt"].split(" ")[0] for job in books["jobs"] if job["state"] == "succeeded")
     assert max(taken.values()) == 1, "no film was made twice"
     code, report, err = await stage.cli("report", "spend", "--by", "provider", "--format", "json")
     assert code == 0, err
