@@ -17,6 +17,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     required: bool = False
     max_in_flight: int | None = None
+    """Attempts there at once, over all processes; None: no limit of ours."""
+    breaker: bool = True
+    """Whether its offers are passed over for a while after they failed again and again."""
     discount: str = "0"
     """Ratio from 0 to 1 off the list price, a decimal string."""
     end_user_id: Literal["raw", "hashed", "none"] = "hashed"

@@ -16,8 +16,9 @@ from proxy.core.account import Account
 from proxy.core.attempt import Accepted, Attempt, Done, Order
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Interrupted, LeaseLost, NotSent, OutcomeUnknown, Overloaded, Refusal, SellerError
-from proxy.core.offer import Candidate, Offer
+from proxy.core.offer import Candidate, Offer, Plan
 from proxy.policy.fallback import FIND_AT_S, Try, Wait, backoff_s, next_step, poll_interval_s
+from proxy.policy.health import Health
 from proxy.providers.base import Adapter, Finds
 from proxy.services import lanes, settle
 from proxy.services.due import leave
@@ -91,6 +92,7 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
     if not video.live:
         return _tidy(tx, video, attempts, claim)
     plan, full = video.read_plan(), list[str]()
+    health = _health(house, plan)
     while True:
         kept = [candidate for candidate in plan.candidates if candidate.provider not in full]
         step = next_step(
@@ -99,7 +101,7 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
             attempts,
             now_us=tx.now_us,
             deadline_us=video.deadline_at,
-            health=house.pulse.health,
+            health=health,
         )
         if not isinstance(step, Try) or _admitted(tx, house, video, step.candidate.provider):
             break
@@ -114,6 +116,16 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
         work.again(tx, claim, step.until_us)
         return None
     return give_up(tx, video, step.code, step.message)
+
+
+def _health(house: House, plan: Plan) -> dict[str, Health]:
+    """Of the plan's offers that have failed lately, where their accounts have breakers."""
+    accounts, known = house.rules.accounts, house.pulse.health
+    return {
+        one.offer: known[one.offer]
+        for one in plan.candidates
+        if one.offer in known and ((account := accounts.get(one.provider)) is None or account.breaker)
+    }
 
 
 def _admitted(tx: Tx, house: House, video: Video, provider: str) -> bool:
@@ -274,8 +286,8 @@ async def _submit(house: House, send: Send) -> End:
     account, adapter = desk
     lease_until = send.attempt.started_at + int(timeout_s * SECOND_US) + 2 * LEASE_MARGIN_US
     if house.clock() + timeout_s * SECOND_US + LEASE_MARGIN_US > lease_until:
-        # The commit took so long that another worker might act before the answer.
-        return Refusal("capacity", "not sent: the lease had become too short", cost_microusd=0)
+        # The commit took so long that another worker might act before the answer; no fault of the seller's.
+        return Refusal("throttled", "not sent: the lease had become too short", cost_microusd=0)
     if send.instead_of is not None and send.instead_of.offer != send.attempt.offer:
         reason = send.instead_of.failure_kind or send.instead_of.state
         house.metrics.fallback(from_provider=send.instead_of.provider, to_provider=provider, reason=reason)

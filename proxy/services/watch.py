@@ -190,23 +190,24 @@ async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progre
     result = answer.result
     assert result is not None, "asked for above"
 
-    def unit(tx: Tx) -> tuple[Video, Moved, LeaseLost | None]:
+    def unit(tx: Tx) -> tuple[Video, Attempt | LeaseLost, Moved]:
         video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         moved = Moved()
         if now_is.state == "running":
-            moved.attempts.append(finished(now_is, result, at=tx.now_us))
-            videos.save_attempt(tx, moved.attempts[0])  # evidence, whoever holds the lease
+            now_is = finished(now_is, result, at=tx.now_us)
+            videos.save_attempt(tx, now_is)  # evidence, whoever holds the lease
+            moved.attempts.append(now_is)
         try:
             work.check(tx, claim)
         except LeaseLost as exc:
-            return video, moved, exc  # raised in here, it would undo what was saved
-        return video, moved, None
+            return video, exc, moved  # raised in here, it would undo what was saved
+        return video, now_is, moved
 
-    video, moved, lost = await house.store.write(unit)
+    video, done, moved = await house.store.write(unit)
     tell(house, video, moved)
-    if lost is not None:
-        raise lost
-    return moved.attempts[0] if moved.attempts else attempt
+    if isinstance(done, LeaseLost):
+        raise done
+    return done
 
 
 async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal) -> None:

@@ -22,14 +22,16 @@ def test_account_has_its_key_and_its_defaults() -> None:
     assert (account.name, account.adapter, account.api_key, account.on) == ("fal", "runflow", "rf_live", True)
     assert (account.base_url, account.discount) == ("https://api.runflow.io", "0")
     assert (account.end_user_id, account.max_in_flight, account.asset_hosts) == ("hashed", None, ())
+    assert account.breaker
 
 
 def test_account_may_say_everything() -> None:
     account = read(
         "adapter: fal, api_key: k, base_url: http://127.0.0.1:9000/fal/, enabled: true, required: true,"
-        ' max_in_flight: 20, discount: "0.10", end_user_id: raw, asset_hosts: [cdn.example, "[::1]:80"]'
+        ' max_in_flight: 20, breaker: false, discount: "0.10", end_user_id: raw, asset_hosts: [cdn.example, "[::1]:80"]'
     ).account
     assert (account.base_url, account.max_in_flight, account.discount) == ("http://127.0.0.1:9000/fal", 20, "0.10")
+    assert not account.breaker
     assert (account.required, account.end_user_id) == (True, "raw")
     assert account.asset_hosts == ("cdn.example", "[::1]:80")
 

@@ -17,7 +17,9 @@ from proxy.store import videos
 from proxy.store.base import Tx
 from proxy.store.sqlite import SqliteStore
 from tests.databases import Database
+from tests.policy.policies import make_spec
 from tests.services.rehearsal import CALLER, FalOrder, Rehearsal, rehearse, reply
+from tests.store.rows import make_attempt
 from tests.whole.stage import PLAY_KEYS
 
 T = TypeVar("T")
@@ -287,7 +289,7 @@ async def test_commit_that_took_too_long_lets_nothing_leave(database: Database, 
         await advance(house.house, claim)
         assert house.transport.calls == []
         attempt = await house.attempt(video_id)
-        assert (attempt.state, attempt.failure_kind, attempt.cost_microusd) == ("refused", "capacity", 0)
+        assert (attempt.state, attempt.failure_kind, attempt.cost_microusd) == ("refused", "throttled", 0)
 
 
 async def test_provider_that_is_switched_off_gets_no_new_orders(house: Rehearsal) -> None:
@@ -359,3 +361,51 @@ async def test_words_of_a_model_without_the_sellers_own_header_leave_a_submit_un
     video_id = await house.accept()
     await house.run(30)
     assert await house.states(video_id) == ["unknown"]
+
+
+# Breakers
+
+
+def _give_breaker(house: Rehearsal, *, breaker: bool = True) -> None:
+    rules = house.house.rules
+    fal = msgspec.structs.replace(rules.accounts["fal"], breaker=breaker)
+    house.house.rules = msgspec.structs.replace(rules, accounts={**rules.accounts, "fal": fal})
+
+
+def _fail_again_and_again(house: Rehearsal) -> None:
+    offer = "fal/seedance-2.0/standard/text-to-video"
+    for number in range(5):
+        house.house.pulse.note(make_attempt(video_id=f"other_{number}", offer=offer, state="unknown"), make_spec())
+
+
+@pytest.mark.parametrize("breaker", [True, False])
+async def test_offer_that_failed_again_and_again_is_passed_over_where_its_account_has_a_breaker(
+    house: Rehearsal, *, breaker: bool
+) -> None:
+    _give_breaker(house, breaker=breaker)
+    _fail_again_and_again(house)
+
+    async def takes_it(provider: str, call: Call) -> Reply:
+        if call.method == "GET":
+            return reply(200, {"status": "IN_PROGRESS"} if provider == "fal" else {"id": "r", "status_code": "running"})
+        return (
+            reply(200, {"request_id": "f"}) if provider == "fal" else reply(201, {"id": "r", "status_code": "queued"})
+        )
+
+    house.answers(takes_it)
+    video_id = await house.accept()
+    await house.settle()
+    assert [one.provider for one in await house.attempts(video_id)] == ["runflow" if breaker else "fal"]
+
+
+async def test_video_waits_where_all_its_offers_are_unwell(database: Database, film: bytes) -> None:
+    async with rehearse(database, film, order=("fal",)) as house:
+        _give_breaker(house)
+        _fail_again_and_again(house)
+        house.answers(FalOrder())
+        video_id = await house.accept()
+        await house.settle()
+        assert (await house.video(video_id)).status == "queued"
+        assert house.transport.calls == []
+        await house.run(11)
+        assert await house.states(video_id) == ["running"]

@@ -36,6 +36,8 @@ def make_rules(urls: dict[str, str], *, speed: float, deadline_s: int, **offer: 
             one["expected_s"] = {size: [s / speed for s in times] for size, times in one["expected_s"].items()}
             one.update(offer)
         providers[name] = {"adapter": name, "api_key": f"${{{variable}}}", "base_url": urls[name], "offers": offers}
+        # A scene has many failures at one seller on purpose.
+        providers[name]["breaker"] = False
     return {
         "version": 1,
         "defaults": {"seconds": 4, "fallback": {"deadline_s": deadline_s}},

@@ -1,6 +1,7 @@
 """The blocking seller: its adapter and its simulator, two readings of one page, meet over a socket."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,25 +14,27 @@ SELLER = "runflow-legacy"
 PRICE = 303_400
 """Micro-dollars for a second of 720p, as the newer interface asks."""
 
+REFUSED = ("unauthorized", "no_credit", "throttled", "error_503")
+BLOCKED = ("moderation", "moderation_late")
 UNKNOWN = (
     "reset_before", "reset_after", "reset_midway", "timeout_midway", "error_500", "error_502_html", "error_504",
-    "error_503_html", "invalid_json", "wrong_type",
+    "error_503_html", "invalid_json", "wrong_type", "render_failed",
 )  # fmt: skip
 """A dropped connection, or an answer that nobody can read: the seller may have made the clip."""
-TAKEN = {"reset_after", "reset_midway", "timeout_midway", "invalid_json", "wrong_type"}
-"""Those whose clip is made, and charged."""
+TAKEN = {"reset_after", "reset_midway", "timeout_midway", "invalid_json", "wrong_type", "render_failed"}
+"""Those that stand in the seller's books; all but the broken render are charged."""
 
 
 def _rules(rules: Rules, stage: Stage) -> None:
+    url = f"{stage.sellers.origin}/{SELLER}"
     rules["providers"][SELLER] = {
         "adapter": SELLER,
         "api_key": "${RUNFLOW_API_KEY}",
-        "base_url": f"{stage.sellers.origin}/{SELLER}",
+        "base_url": url,
+        "breaker": False,
     }
-    rules["rules"] = [
-        rule("patient", {"metadata.case": "patient"}, strategy={"ordered": [SELLER, "fal"]}),
-        rule("default", strategy={"ordered": [SELLER, "fal"]}, fallback={"deadline_s": DEADLINE_S}),
-    ]
+    unknown = rule("unknown", {"metadata.case": list(UNKNOWN)}, fallback={"deadline_s": DEADLINE_S})
+    rules["rules"] = [unknown, rule("default")]
 
 
 async def _scene(folder: Path) -> Played:
@@ -40,19 +43,18 @@ async def _scene(folder: Path) -> Played:
         stage.write_rules(lambda rules: _rules(rules, stage), deadline_s=60)
         await stage.start_server()
         troupe = Troupe(stage)
-        patient = {"metadata": {"case": "patient"}}
+
+        async def ask(case: str, *faults: str, **fields: Any) -> str:
+            wish = {"routing": {"order": [SELLER, "fal"]}, "metadata": {"case": case}}
+            return await troupe.ask(case, *(f"{fault}@{SELLER}" for fault in faults), **wish, **fields)
+
         await stage.arm(SELLER, "truncated", count=1)
-        await troupe.ask("plain", **patient)
+        await ask("plain")
         await troupe.end()
-        await troupe.ask("auto", seconds="auto", **patient)
-        await troupe.ask("moderation", f"moderation@{SELLER}", **patient)
-        await troupe.ask("moderation_late", f"moderation_late@{SELLER}", **patient)
-        await troupe.ask("render_failed", f"render_failed@{SELLER}", **patient)
-        for fault in ("unauthorized", "no_credit", "throttled", "error_503"):
-            await troupe.ask(fault, f"{fault}@{SELLER}", **patient)
-        for fault in UNKNOWN:
-            await troupe.ask(fault, f"{fault}@{SELLER}")
-        stopped = await troupe.ask("stopped", **patient)
+        await ask("auto", seconds="auto")
+        for fault in (*BLOCKED, *REFUSED, *UNKNOWN):
+            await ask(fault, fault)
+        stopped = await ask("stopped")
         await stage.until(stopped, lambda video: bool(video["routing"]["attempts"]))
         await stage.client.post(f"/v1/videos/{stopped}/cancel")
         await troupe.end()
@@ -81,14 +83,14 @@ def test_copy_is_tried_again_but_the_film_is_not_rendered_again(played: Played) 
     assert played.sellers("plain") == [SELLER]
 
 
-@pytest.mark.parametrize("case", ["moderation", "moderation_late"])
+@pytest.mark.parametrize("case", BLOCKED)
 def test_refused_prompt_is_not_shopped_around(played: Played, case: str) -> None:
     assert played.outcome(case) == ("failed", "moderation_blocked")
     assert set(played.sellers(case)) <= {SELLER}
 
 
-@pytest.mark.parametrize("case", ["render_failed", "unauthorized", "no_credit", "throttled", "error_503"])
-def test_what_was_refused_or_broke_for_certain_is_made_elsewhere(played: Played, case: str) -> None:
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_was_refused_for_certain_is_made_elsewhere(played: Played, case: str) -> None:
     assert played.outcome(case) == ("completed", None)
     assert played.sellers(case)[-1] == "fal"
     assert played.absorbed(case) == {}
