@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from proxy import verbs
+from proxy import housework, verbs
 from proxy.core.errors import ConfigError, ReelayError
 from proxy.settings import WithFiles, read_settings
 from proxy.verbs import SANDBOX
@@ -214,5 +214,5 @@ def demo(out: Path, prompt: str) -> None:
     _run(run(prompt, out, os.environ))
 
 
-for group in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
-    reelay.add_command(group)
+for command in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report, housework.prune):
+    reelay.add_command(command)

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 PIECE_BYTES = 1024 * 1024
 PROBE_KEY = ".probe"
+PAGE_FILES = 1000
+"""Of a listing."""
 
 
 class StorageFailed(ReelayError):
@@ -34,6 +36,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     sha256: str
     """Hex."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as a listing shows it."""
+
+    key: str
+    size_bytes: int
+    changed_at: int
+    """Microseconds UTC."""
 
 
 class Storage(Protocol):
@@ -73,6 +84,10 @@ class Storage(Protocol):
 
     async def size(self, key: str) -> int:
         """In bytes. Raises FileMissing."""
+        ...
+
+    def listing(self) -> AsyncGenerator[list[Listed]]:
+        """Every file, a page at a time; one that comes or goes meanwhile may be among them or not."""
         ...
 
     async def free_bytes(self) -> int | None:

@@ -297,7 +297,7 @@ def _keep(
         _keep_refused(tx, house, video, attempts, attempt, end, chance, moved)
     elif attempt.state == "sending":
         _become_unknown(tx, house, attempt, str(end))
-    if video.deleted_at is not None:
+    if video.erased:
         videos.save_attempt(tx, erased(videos.attempts_of(tx, video.id)[attempt.number - 1]))
     _let_go(tx, video, claim, running=running)
     return moved

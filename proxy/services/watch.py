@@ -212,7 +212,7 @@ async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, a
     lost = denied.missing >= LOST_AFTER and now - since >= LOST_AFTER_US
     if lost:
         denied = msgspec.structs.replace(
-            denied, state="lost", message=None if video.deleted_at else house.clean(str(answer))
+            denied, state="lost", message=None if video.erased else house.clean(str(answer))
         )
 
     def unit(tx: Tx) -> None:

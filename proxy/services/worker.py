@@ -12,6 +12,7 @@ from proxy.core.errors import LeaseLost, Overloaded
 from proxy.services.deliver import deliver
 from proxy.services.dispatch import advance
 from proxy.services.house import House
+from proxy.services.housekeeping import keep_house_forever
 from proxy.services.watch import attend
 from proxy.store import videos, work
 from proxy.store.base import Tx
@@ -50,15 +51,15 @@ class Worker:
     async def run(self) -> None:
         """Until `stop`."""
         self._resting.clear()
-        renewal = asyncio.create_task(self._renew())
+        beside = [asyncio.create_task(self._renew()), asyncio.create_task(keep_house_forever(self._house))]
         try:
             while not self._stopping.is_set():
                 await self._turn_safely()
         finally:
             self._resting.set()
-            renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def stop(self, *, grace_s: float) -> None:
         """Claims nothing more, lets what is under way finish, then lets go of the rest."""

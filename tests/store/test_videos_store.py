@@ -151,7 +151,7 @@ async def test_live_video_fails_and_an_ended_one_stays(store: SqliteStore, statu
 @pytest.mark.parametrize("status", STATUSES)
 async def test_only_a_video_in_the_making_is_completed(store: SqliteStore, status: str) -> None:
     before = await with_status(store, status)
-    completed = await store.write(lambda tx: videos.complete(tx, "video_1", 2, FOOTAGE, at=AT + 9))
+    completed = await store.write(lambda tx: videos.complete(tx, "video_1", 2, FOOTAGE, at=AT + 9, expires_at=AT + 99))
     assert completed is (status == "in_progress")
     encoded = videos.encode(FOOTAGE)
     changes: dict[str, Any] = {
@@ -160,6 +160,7 @@ async def test_only_a_video_in_the_making_is_completed(store: SqliteStore, statu
         "ended_at": AT + 9,
         "delivered_no": 2,
         "footage": encoded,
+        "expires_at": AT + 99,
     }
     assert await video(store) == (msgspec.structs.replace(before, **changes) if completed else before)
 
@@ -176,7 +177,7 @@ async def test_hold_ends_once(store: SqliteStore, hold: str) -> None:
 
 async def test_nothing_happens_to_a_video_that_is_not_there(store: SqliteStore) -> None:
     assert not await store.write(lambda tx: videos.fail(tx, "video_1", "cancelled", "x", at=AT))
-    assert not await store.write(lambda tx: videos.complete(tx, "video_1", 1, FOOTAGE, at=AT))
+    assert not await store.write(lambda tx: videos.complete(tx, "video_1", 1, FOOTAGE, at=AT, expires_at=AT + 99))
     assert not await store.write(lambda tx: videos.settle(tx, "video_1", "void", 0))
     assert not await store.write(lambda tx: videos.hide(tx, "video_1", at=AT))
 
@@ -189,7 +190,7 @@ async def test_hidden_video_keeps_its_money_and_loses_what_was_said(store: Sqlit
     await add_attempts(store, ended, copying)
     assert await store.write(lambda tx: videos.hide(tx, "video_1", at=AT + 3)) is True
     assert await store.write(lambda tx: videos.hide(tx, "video_1", at=AT + 4)) is False
-    gone: dict[str, Any] = {"prompt": None, "metadata": None, "footage": None, "deleted_at": AT + 3}
+    gone: dict[str, Any] = {"prompt": None, "metadata": None, "deleted_at": AT + 3, "expires_at": AT + 3}
     assert await video(store) == msgspec.structs.replace(row, **gone)
     first, second = await store.read(lambda tx: videos.attempts_of(tx, "video_1"))
     assert (first.link, first.message) == (None, None)
