@@ -32,11 +32,13 @@ from proxy.opening import (
     real_rules,
 )
 from proxy.outside.assets import Fetcher
+from proxy.outside.disk import LocalDisk
 from proxy.outside.storage import Storage, open_storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
+from proxy.services.disks import watched_disks
 from proxy.services.house import House
 from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
@@ -98,6 +100,7 @@ async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) 
             rules = await _open_play_sellers(stack, settings, rules)
             settings = msgspec.structs.replace(settings, public_url=settings.public_url or f"http://127.0.0.1:{port}")
         house = await _house(stack, settings, rules, store, storage, secrets, sandbox=sandbox)
+        await stack.enter_async_context(watched_disks(house))
         worker = Worker(house, owner=f"{socket.gethostname()}:{os.getpid()}")
         server = await stack.enter_async_context(_serving(settings, house, store, listening, metrics_listening))
         working = asyncio.create_task(worker.run())
@@ -223,6 +226,7 @@ async def _house(
         public_url=settings.public_url,
         sandbox=sandbox,
         clean=_cleaner(settings, rules),
+        database_disk=LocalDisk(settings.database_path.resolve().parent),
     )
 
 

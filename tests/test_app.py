@@ -12,6 +12,7 @@ import pytest
 
 from proxy.app import running
 from proxy.core.errors import ConfigError
+from proxy.services.disks import look_at_disks
 from proxy.settings import read_settings
 
 RULES = """
@@ -173,6 +174,48 @@ async def test_lock_goes_with_the_server(place: Place) -> None:
     for _ in range(2):
         async with running(place.settings(REELAY_PORT="0"), place.env, sandbox=False) as site, stranger() as client:
             assert (await client.get(f"{site.origin}/readyz")).json() == {"status": "ready"}
+
+
+class Cramped:
+    """A disk that is as full as the test says."""
+
+    def __init__(self, used_ratio: float) -> None:
+        self.ratio = used_ratio
+
+    async def free_bytes(self) -> int | None:
+        return 10**12 - int(10**12 * self.ratio)
+
+    async def used_ratio(self) -> float | None:
+        return self.ratio
+
+
+@pytest.mark.parametrize("store", ["files", "database"])
+async def test_nearly_full_disk_stops_creates_and_nothing_else(place: Place, store: str) -> None:
+    key = {"authorization": "Bearer a-key-for-tests-only"}
+    settings = place.settings(REELAY_PORT="0", REELAY_BOOTSTRAP_KEY="a-key-for-tests-only")
+    async with running(settings, place.env, sandbox=False) as site, stranger() as client:
+        assert set(site.house.disks) == {"files", "database"}
+        body, videos = {"prompt": "a boat"}, f"{site.origin}/v1/videos"
+        keyed = key | {"idempotency-key": "k"}
+        before = (await client.post(videos, json=body, headers=keyed)).raise_for_status().json()
+        site.house.disks[store] = disk = Cramped(0.91)
+        await look_at_disks(site.house)
+
+        refused = await client.post(videos, json=body, headers=key)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_is_overloaded")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert (await client.post(videos, json=body, headers=keyed)).json()["id"] == before["id"]
+        assert (await client.get(f"{videos}/{before['id']}", headers=key)).status_code == 200
+        assert (await client.post(f"{videos}/quote", json=body, headers=key)).status_code == 200
+        ready = await client.get(f"{site.origin}/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "full": [store]})
+        metrics = (await client.get(f"{site.origin}/metrics")).text
+        assert f'reelay_store_used_bytes{{store="{store}"}} 9.1' in metrics
+
+        disk.ratio = 0.9
+        await look_at_disks(site.house)
+        assert (await client.post(videos, json=body, headers=key)).status_code == 200
+        assert (await client.get(f"{site.origin}/readyz")).json() == {"status": "ready"}
 
 
 async def test_metrics_with_a_port_of_their_own_are_only_there(place: Place) -> None:

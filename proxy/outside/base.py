@@ -47,7 +47,19 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds UTC."""
 
 
-class Storage(Protocol):
+class Disk(Protocol):
+    """What can be filled up. Both methods may raise StorageFailed."""
+
+    async def free_bytes(self) -> int | None:
+        """None: this kind has no limit that could be known."""
+        ...
+
+    async def used_ratio(self) -> float | None:
+        """0 to 1 of the disk under it, whoever uses it; None as above."""
+        ...
+
+
+class Storage(Disk, Protocol):
     """
     Files by key; a key is a relative path with slashes.
 
@@ -88,14 +100,6 @@ class Storage(Protocol):
 
     def listing(self) -> AsyncGenerator[list[Listed]]:
         """Every file, a page at a time; one that comes or goes meanwhile may be among them or not."""
-        ...
-
-    async def free_bytes(self) -> int | None:
-        """None: this kind has no limit that could be known."""
-        ...
-
-    async def used_ratio(self) -> float | None:
-        """0 to 1 of the disk under it, whoever uses it; None as above."""
         ...
 
 

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import shutil
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
@@ -30,6 +29,7 @@ from proxy.outside.base import (
     in_thread,
     once,
 )
+from proxy.outside.disk import LocalDisk
 from proxy.outside.film import Measured, NotAFilm, measure
 
 __all__ = ["FileMissing", "Folder", "Measured", "NotAFilm", "Storage", "StorageFailed", "Stored", "open_storage"]
@@ -66,6 +66,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._disk = LocalDisk(self._root)
 
     async def check(self) -> None:
         try:
@@ -114,12 +115,10 @@ class Folder:
             yield page
 
     async def free_bytes(self) -> int | None:
-        return (await _door(shutil.disk_usage, self._root)).free
+        return await self._disk.free_bytes()
 
     async def used_ratio(self) -> float | None:
-        usage = await _door(shutil.disk_usage, self._root)
-        # What is kept back for root counts as used, for it is not ours to fill.
-        return 1 - usage.free / usage.total
+        return await self._disk.used_ratio()
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)

@@ -7,7 +7,7 @@ from proxy.core.account import Account
 from proxy.core.clock import Clock
 from proxy.core.ids import NewId, Secrets
 from proxy.outside.assets import Fetcher
-from proxy.outside.base import Storage
+from proxy.outside.base import Disk, Storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter
@@ -35,6 +35,7 @@ class House:
         public_url: str | None,
         sandbox: bool,
         clean: Callable[[str], str],
+        database_disk: Disk | None = None,
     ) -> None:
         self.store = store
         self.rules = rules
@@ -42,6 +43,12 @@ class House:
         self.transport = transport
         self.fetcher = fetcher
         self.storage = storage
+        self.disks: dict[str, Disk] = {"files": storage}
+        """By the metrics' names of the stores."""
+        if database_disk is not None:
+            self.disks["database"] = database_disk
+        self.full: set[str] = set()
+        """Those of `disks` that are nearly full: nothing new is accepted."""
         self.metrics = metrics
         self.secrets = secrets
         self.clock = clock
