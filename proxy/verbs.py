@@ -122,6 +122,31 @@ def tenants_change(tenant: str, sandbox: bool, **wish: Any) -> None:
     click.echo(f"{changed.id} is changed.")
 
 
+@tenants.command("erase-end-user")
+@click.argument("tenant")
+@click.argument("name")
+@click.option("--reason", help="Kept in the admins' log; may not hold the name.")
+@SANDBOX
+def tenants_erase_end_user(tenant: str, name: str, reason: str | None, sandbox: bool) -> None:
+    """
+    Erase an end user of a tenant: the name, and the prompt, metadata and film of every video.
+
+    Videos under way are cancelled first. Bills stay, under a surrogate. There is no way back.
+    """
+    from proxy.core.ids import time_hex  # noqa: PLC0415
+    from proxy.outside.storage import open_storage  # noqa: PLC0415
+    from proxy.services.erasure import Erased, ErasureWish, erase_end_user  # noqa: PLC0415
+
+    wish = ErasureWish(end_user_id=name, reason=reason)
+
+    def erase(store: Any, settings: Settings) -> Awaitable[Erased]:
+        storage = open_storage(settings.storage_url)
+        return erase_end_user(store, storage, time_hex, lambda *_: None, actor=ACTOR, tenant=tenant, wish=wish)
+
+    erased = _with_store(sandbox, erase)
+    click.echo(f"{erased.videos} videos are erased; the ledger calls their end user {erased.end_user}.")
+
+
 @click.group()
 def keys() -> None:
     """API keys of tenants."""

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def test_key_is_shown_once_and_revoked(office: Office) -> None:
         acts = database.execute("SELECT actor, action, reason FROM admin_log ORDER BY at").fetchall()
     database.close()
     assert acts == [("cli", "tenant.create", None), ("cli", "key.create", None), ("cli", "key.revoke", "lost")]
+
+
+def test_end_user_is_erased_by_name(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(office.database.parent.parent)
+    tenant = office.says("tenants", "create", "films").strip()
+    with closing(sqlite3.connect(office.database)) as database, database:
+        database.execute("INSERT INTO end_users VALUES (?, 'eu_1', 'ann')", (tenant,))
+    told = office.refuses("tenants", "erase-end-user", "films", "ann", "--reason", "Ann wrote to us")
+    assert told == "'reason' is kept for ever and may not hold the name."
+    erased = office.says("tenants", "erase-end-user", "films", "ann", "--reason", "a letter")
+    assert erased == "0 videos are erased; the ledger calls their end user eu_1.\n"
+    assert "no end user of that name" in office.refuses("tenants", "erase-end-user", "films", "ann")
+    with closing(sqlite3.connect(office.database)) as database:
+        assert database.execute("SELECT name FROM end_users").fetchall() == [(None,)]
+        (act,) = database.execute("SELECT * FROM admin_log WHERE action = 'end_user.erase'")
+    assert {"cli", f"{tenant}/eu_1", "a letter"} <= set(act)
+    assert "ann" not in act
 
 
 def test_nothing_spent_is_told_in_every_form(office: Office) -> None:

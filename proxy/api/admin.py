@@ -9,14 +9,16 @@ from litestar.params import FromPath
 
 from proxy.api.auth import authenticate
 from proxy.api.documents import read_json
-from proxy.api.schemas import KeyObject, KeyRevoked, TenantObject
+from proxy.api.schemas import EndUserErased, KeyObject, KeyRevoked, TenantObject
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import InvalidValue
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
+from proxy.services.erasure import ErasureWish, erase_end_user
 from proxy.services.overview import attempts_in, provider_health
+from proxy.services.told import tell
 from proxy.store.tenants import ApiKey
 
 MAX_BODY_BYTES = 64 * 1024
@@ -108,6 +110,29 @@ async def change_tenant(request: AnyRequest, tenant: FromPath[str]) -> Response[
     return _json(tenant_object(await _registrar(request).change_tenant(caller.key_id, tenant, wish)))
 
 
+@post("/admin/tenants/{tenant:str}/end_users/erase", status_code=200)
+async def erase_user(request: AnyRequest, tenant: FromPath[str]) -> Response[bytes]:
+    """
+    Erase an end user: the name, and all that was made for it.
+
+    The name stands in the body and in no address, for addresses are logged on their way.
+    """
+    caller = await authenticate(request, "admin")
+    house = house_of(request)
+    wish = await read_json(request.stream(), ErasureWish, max_bytes=MAX_BODY_BYTES)
+    erased = await erase_end_user(
+        house.store,
+        house.storage,
+        house.new_id,
+        lambda video, moved: tell(house, video, moved),
+        actor=caller.key_id,
+        tenant=tenant,
+        wish=wish,
+    )
+    house.due.set()
+    return _json(EndUserErased(tenant=erased.tenant, end_user=erased.end_user, videos=erased.videos))
+
+
 @get("/admin/keys")
 async def list_keys(request: AnyRequest) -> Response[bytes]:
     """List keys, of one tenant or all; the keys themselves are kept nowhere."""
@@ -160,6 +185,7 @@ ROUTES = [
     list_tenants,
     create_tenant,
     change_tenant,
+    erase_user,
     list_keys,
     create_key,
     revoke_key,

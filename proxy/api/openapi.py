@@ -13,6 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from proxy.api.asks import CreateBody
 from proxy.api.schemas import (
+    EndUserErased,
     ErrorEnvelope,
     KeyObject,
     KeyRevoked,
@@ -27,6 +28,7 @@ from proxy.api.schemas import (
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyWish, TenantChange
+from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine
 from proxy.services.report import SpendLine
 
@@ -69,6 +71,7 @@ SHAPES: dict[str, Shape] = {
     "GET /admin/tenants": Shape(answers=TenantObject, many=True),
     "POST /admin/tenants": Shape(takes=TenantChange, answers=TenantObject),
     "PATCH /admin/tenants/{tenant}": Shape(takes=TenantChange, answers=TenantObject),
+    "POST /admin/tenants/{tenant}/end_users/erase": Shape(takes=ErasureWish, answers=EndUserErased),
     "GET /admin/keys": Shape(answers=KeyObject, many=True, query=("tenant",)),
     "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),

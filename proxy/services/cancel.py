@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import structlog
 
 from proxy.core.errors import Overloaded
+from proxy.outside.base import Storage
 from proxy.services.dispatch import give_up
 from proxy.services.house import House
 from proxy.services.housekeeping import remove_films
 from proxy.services.settle import Moved, erased
 from proxy.services.told import tell
 from proxy.store import videos
-from proxy.store.base import Tx
+from proxy.store.base import Store, Tx
 from proxy.store.upkeep import ExpiredFilm
 from proxy.store.videos import Video
 
@@ -49,10 +50,7 @@ async def delete(house: House, tenant_id: str, video_id: str) -> bool:
         return False
     tell(house, video, moved)
     house.due.set()
-    try:
-        await remove_films(house.store, house.storage, films_of([video]))
-    except Overloaded as exc:
-        _log.warning("file.not_yet_removed", video=video_id, why=str(exc))  # the housekeeping comes back to it
+    await remove_films_of(house.store, house.storage, [video])
     _log.info("video.deleted", video=video_id, tenant=tenant_id)
     return True
 
@@ -66,13 +64,17 @@ def remove(tx: Tx, video: Video) -> Moved:
     return moved
 
 
-def films_of(removed: Sequence[Video]) -> list[ExpiredFilm]:
-    """What `remove_films` is to delete of videos as they were before."""
-    return [
+async def remove_films_of(store: Store, storage: Storage, removed: Sequence[Video]) -> None:
+    """Of videos as they were before; what cannot be deleted now is left to the housekeeping."""
+    films = [
         ExpiredFilm(video_id=video.id, expires_at=0, footage=footage)
         for video in removed
         if (footage := video.read_footage()) is not None
     ]
+    try:
+        await remove_films(store, storage, films)
+    except Overloaded as exc:
+        _log.warning("films.not_marked", count=len(films), why=str(exc))
 
 
 def _own(tx: Tx, tenant_id: str, video_id: str) -> Video | None:

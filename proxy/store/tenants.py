@@ -165,6 +165,22 @@ def end_user_name(tx: Tx, tenant_id: str, surrogate: str) -> str | None:
     return None if row is None else row[0]
 
 
+_FORGET_NAME = Statement(
+    update(end_users)
+    .where(
+        end_users.c.tenant_id == bindparam("of_tenant"),
+        end_users.c.surrogate == bindparam("of_surrogate"),
+        end_users.c.name.is_not(None),
+    )
+    .values(name=None)
+)
+
+
+def forget_name(tx: Tx, tenant_id: str, surrogate: str) -> bool:
+    """Empties the name behind a surrogate, which is a new end user's from then on; False if it was empty."""
+    return bool(tx.run(_FORGET_NAME, of_tenant=tenant_id, of_surrogate=surrogate))
+
+
 _FACT = Statement(select(facts.c.value).where(facts.c.name == bindparam("name")))
 _INSERT_FACT = Statement(insert(facts).values(name=bindparam("name"), value=bindparam("value")))
 

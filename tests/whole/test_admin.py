@@ -154,6 +154,40 @@ async def test_revoked_key_closes_within_seconds(shop: Company) -> None:
     assert (await team.client.get("/v1/videos")).status_code == 200
 
 
+async def test_erased_end_user_leaves_a_bill_and_no_name(shop: Company) -> None:
+    team = await shop.found("caring", "videos", "reports")
+    name = "Ann Öller/7"
+    made = (await team.client.post("/v1/videos", json={"prompt": "a boat", "end_user_id": name})).json()
+    other = (await team.client.post("/v1/videos", json={"prompt": "a boat", "end_user_id": "bob"})).json()
+    async with asyncio.timeout(20):
+        while (await team.client.get(f"/v1/videos/{made['id']}")).json()["status"] != "completed":
+            await asyncio.sleep(0.05)
+    start = len(log(shop))
+    path = "/admin/tenants/caring/end_users/erase"
+    refused(await team.client.post(path, json={"end_user_id": name}), 403, "permission_denied")
+    refused(await shop.client.post(path, json={"end_user_id": "nobody"}), 404, "not_found", "end_user_id")
+    refused(await shop.client.post(path, json={}), 400, "missing_parameter", "end_user_id")
+    named = {"end_user_id": name, "reason": f"{name.upper()} asked for it"}
+    refused(await shop.client.post(path, json=named), 400, "invalid_value", "reason")
+    refused(
+        await shop.client.post("/admin/tenants/nobody/end_users/erase", json={"end_user_id": name}), 404, "not_found"
+    )
+    assert len(log(shop)) == start
+
+    wish = {"end_user_id": name, "reason": "a request by letter"}
+    erased = (await shop.client.post(path, json=wish)).raise_for_status().json()
+    assert erased == {"object": "end_user.erased", "tenant": team.id, "end_user": erased["end_user"], "videos": 1}
+    refused(await team.client.get(f"/v1/videos/{made['id']}"), 404, "not_found")
+    assert list((shop.folder / "data" / "videos").rglob(f"{made['id']}*")) == []
+    assert (await team.client.get(f"/v1/videos/{other['id']}")).json()["end_user_id"] == "bob"
+    [row] = log(shop)[start:]
+    assert (row["action"], row["subject"]) == ("end_user.erase", f"{team.id}/{erased['end_user']}")
+    assert (row["reason"], name in str(row)) == ("a request by letter", False)
+    refused(await shop.client.post(path, json=wish), 404, "not_found", "end_user_id")
+    spent = (await team.client.get("/v1/spend", params={"group_by": "end_user"})).json()["data"]
+    assert {line["end_user"]: line["videos"] for line in spent}[None] == 1
+
+
 BAD_KEYS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "no tenant": ({"scopes": ["videos"]}, 400, "missing_parameter", "tenant"),
     "tenant unknown": ({"tenant": "nobody"}, 404, "not_found", None),
