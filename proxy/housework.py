@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-import sys
 
 import msgspec
 import rich_click as click
 
 from proxy.settings import WithFiles, read_settings
-from proxy.verbs import SANDBOX
+from proxy.verbs import SANDBOX, log_to_stderr
 
 
 @click.command()
@@ -25,10 +24,8 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     from proxy.opening import PlayKeys, open_store, read_rules  # noqa: PLC0415
     from proxy.outside.storage import open_storage  # noqa: PLC0415
     from proxy.services.housekeeping import Kept, LeftBehind, keep_house, remove_left_behind  # noqa: PLC0415
-    from proxy.telemetry import logs  # noqa: PLC0415
 
-    # What goes wrong with one film is told in a line beside the result.
-    logs.configure("console", level="warning", stream=sys.stderr)
+    log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
     rules = read_rules(settings.rules, PlayKeys() if sandbox else WithFiles(os.environ))
 

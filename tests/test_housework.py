@@ -1,60 +1,9 @@
 """Verbs that look after what is kept, on a database that nobody else has open."""
 
 import json
-import logging
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-import structlog
-from click.testing import CliRunner
-
-from proxy.cli import reelay
-from proxy.core.errors import ConfigError
-
-RULES = """
-version: 1
-providers:
-  first: {adapter: ADAPTER, api_key: "${FIRST_KEY}"}
-rules: [{name: default, strategy: cheapest}]
-""".replace("ADAPTER", "fal")
-
-
-class Office:
-    """Verbs in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rules = folder / "rules.yaml"
-        self.rules.write_text(RULES)
-        self.database = folder / "data" / "reelay.db"
-        self._env = {
-            "REELAY_DATABASE_URL": f"sqlite:///{self.database}",
-            "REELAY_STORAGE_URL": f"file:{folder}/films",
-            "REELAY_RULES": str(self.rules),
-            "COLUMNS": "100",
-        }
-
-    def says(self, *arguments: str, **env: str) -> str:
-        done = CliRunner().invoke(reelay, arguments, env=self._env | env, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
-    def refuses(self, *arguments: str, **env: str) -> str:
-        with pytest.raises(ConfigError) as caught:
-            CliRunner().invoke(reelay, arguments, env=self._env | env, catch_exceptions=False)
-        return str(caught.value)
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield Office(tmp_path)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+from tests.office import RULES, Office
 
 
 def test_nothing_to_prune_is_told(office: Office) -> None:

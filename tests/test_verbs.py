@@ -3,36 +3,8 @@
 import json
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
-import pytest
-from click.testing import CliRunner
-
-from proxy.cli import reelay
-from proxy.core.errors import ReelayError
-
-
-class Office:
-    """Verbs in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.database = folder / "data" / "reelay.db"
-        self._env = {"REELAY_DATABASE_URL": f"sqlite:///{self.database}", "COLUMNS": "100"}
-
-    def says(self, *arguments: str) -> str:
-        done = CliRunner().invoke(reelay, arguments, env=self._env, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
-    def refuses(self, *arguments: str) -> str:
-        with pytest.raises(ReelayError) as caught:
-            CliRunner().invoke(reelay, arguments, env=self._env, catch_exceptions=False)
-        return str(caught.value)
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> Office:
-    return Office(tmp_path)
+from tests.office import Office
 
 
 def test_first_verb_makes_the_database(office: Office) -> None:
@@ -71,8 +43,7 @@ def test_key_is_shown_once_and_revoked(office: Office) -> None:
     assert acts == [("cli", "tenant.create", None), ("cli", "key.create", None), ("cli", "key.revoke", "lost")]
 
 
-def test_end_user_is_erased_by_name(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(office.database.parent.parent)
+def test_end_user_is_erased_by_name(office: Office) -> None:
     tenant = office.says("tenants", "create", "films").strip()
     with closing(sqlite3.connect(office.database)) as database, database:
         database.execute("INSERT INTO end_users VALUES (?, 'eu_1', 'ann')", (tenant,))
@@ -98,6 +69,11 @@ def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
     )
     assert (report["start"], report["end"], report["data"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", [])
     assert office.refuses("report", "spend", "--tenant", "nobody") == "There is no tenant 'nobody'."
+
+
+def test_attempt_that_is_not_there_cannot_be_resolved(office: Office) -> None:
+    told = office.refuses("attempts", "resolve", "video_0", "1", "--not-bought", "--reason", "a test")
+    assert told == "There is no attempt 1 of a video 'video_0'."
 
 
 def test_nothing_unknown_is_told(office: Office) -> None:

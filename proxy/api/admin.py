@@ -17,7 +17,8 @@ from proxy.core.errors import InvalidValue
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
 from proxy.services.erasure import ErasureWish, erase_end_user
-from proxy.services.overview import attempts_in, provider_health
+from proxy.services.overview import attempt_line, attempts_in, provider_health
+from proxy.services.resolve import Finding, resolve
 from proxy.services.told import tell
 from proxy.store.tenants import ApiKey
 
@@ -181,6 +182,20 @@ async def list_attempts(request: AnyRequest) -> Response[bytes]:
     return _json({"object": "list", "data": found})
 
 
+@post("/admin/attempts/{video:str}/{number:int}/resolve", status_code=200)
+async def resolve_attempt(request: AnyRequest, video: FromPath[str], number: FromPath[int]) -> Response[bytes]:
+    """Say what became of an attempt that is unknown or lost."""
+    caller = await authenticate(request, "admin")
+    house = house_of(request)
+    finding = await read_json(request.stream(), Finding, max_bytes=MAX_BODY_BYTES)
+    resolved = await resolve(
+        house.store, house.new_id, actor=caller.key_id, video_id=video, number=number, finding=finding
+    )
+    tell(house, resolved.video, resolved.moved)
+    house.due.set()
+    return _json(attempt_line(resolved.attempt, resolved.video.tenant_id, resolved.video.status, now_us=house.clock()))
+
+
 ROUTES = [
     list_tenants,
     create_tenant,
@@ -191,4 +206,5 @@ ROUTES = [
     revoke_key,
     list_providers,
     list_attempts,
+    resolve_attempt,
 ]

@@ -31,6 +31,7 @@ from proxy.services.accounts import KeyWish, TenantChange
 from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine
 from proxy.services.report import SpendLine
+from proxy.services.resolve import Finding
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,7 @@ SHAPES: dict[str, Shape] = {
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
     "GET /admin/providers": Shape(answers=ProviderLine, many=True),
     "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),
+    "POST /admin/attempts/{video}/{number}/resolve": Shape(takes=Finding, answers=AttemptLine),
     "POST /callbacks/{token}": Shape(takes="application/json", answers="application/json"),
     "GET /metrics": Shape(answers="text/plain"),
     "GET /docs": Shape(answers="text/html"),

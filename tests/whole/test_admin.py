@@ -265,6 +265,46 @@ async def test_attempt_of_unknown_end_is_listed_with_what_it_may_cost(shop: Comp
     assert len(done) <= 1
 
 
+async def test_attempt_of_unknown_end_is_resolved_and_its_video_goes_on(shop: Company) -> None:
+    await shop.arm("shortapi", "reset_after")
+    await shop.arm("shortapi", "cb_lost")  # a callback would name the order, and heal it
+    made = await shop.create("lost again", routing={"order": ["shortapi", "evolink"]})
+    listed = f"/admin/attempts/{made['id']}/1/resolve"
+    await shop.until(made["id"], lambda video: [one["status"] for one in video["routing"]["attempts"]] == ["unknown"])
+    start = len(log(shop))
+    bad: list[tuple[dict[str, Any], str, str | None]] = [
+        ({"bought": True}, "missing_parameter", "reason"),
+        ({"reason": "x"}, "missing_parameter", "bought"),
+        ({"bought": True, "reason": "x", "cost_usd": 0.96}, "invalid_type", "cost_usd"),
+        ({"bought": True, "reason": "x", "cost_usd": "-0.96"}, "invalid_value", "cost_usd"),
+        ({"bought": True, "reason": "x", "cost": "0.96"}, "unknown_parameter", "cost"),
+        ({"bought": False, "reason": "x", "seller_id": "s"}, "invalid_value", "seller_id"),
+    ]
+    for body, code, param in bad:
+        refused(await shop.client.post(listed, json=body), 400, code, param)
+    finding = {"bought": False, "reason": "they know of no such order"}
+    for path in (f"/admin/attempts/{made['id']}/2/resolve", "/admin/attempts/video_0/1/resolve"):
+        refused(await shop.client.post(path, json=finding), 404, "not_found")
+    for number in ("x", "1" * 5000):
+        answer = await shop.client.post(f"/admin/attempts/{made['id']}/{number}/resolve", json=finding)
+        assert answer.status_code == 404
+    team = await shop.found("curious")
+    refused(await team.client.post(listed, json=finding), 403, "permission_denied")
+    assert len(log(shop)) == start + 2, "the tenant and its key"
+
+    line = (await shop.client.post(listed, json=finding)).raise_for_status().json()
+    assert (line["video"], line["attempt"], line["state"], line["cost_usd"]) == (made["id"], 1, "refused", "0.000000")
+    ended = await shop.ended(made["id"])
+    assert [(one["provider"], one["status"]) for one in ended["routing"]["attempts"]] == [
+        ("shortapi", "refused"), ("evolink", "done"),
+    ]  # fmt: skip
+    row = log(shop)[-1]
+    assert (row["action"], row["subject"]) == ("attempt.resolve", f"{made['id']}/1")
+    assert (json.loads(row["before"])["state"], json.loads(row["after"])["state"]) == ("unknown", "refused")
+    message = refused(await shop.client.post(listed, json=finding), 400, "invalid_value")
+    assert "This attempt is refused" in message
+
+
 @pytest.mark.parametrize(
     ("query", "param"),
     [({"state": "odd"}, "state"), ({"state": ""}, "state"), ({"limit": "0"}, "limit"), ({"limit": "1001"}, "limit"),
