@@ -1,8 +1,12 @@
 """Verbs run in this process, each in a folder of its own."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from proxy.cli import reelay
@@ -40,3 +44,14 @@ class Office:
         with pytest.raises(ReelayError) as caught:
             CliRunner().invoke(reelay, arguments, env=self._env | env, catch_exceptions=False)
         return str(caught.value)
+
+
+@contextmanager
+def open_office(folder: Path) -> Iterator[Office]:
+    """Verbs send their log where this test's output goes, which ends with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield Office(folder)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()

@@ -2,8 +2,18 @@
 
 import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.office import RULES, Office
+import pytest
+
+from tests.office import RULES, Office, open_office
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with open_office(tmp_path) as office:
+        yield office
 
 
 def test_nothing_to_prune_is_told(office: Office) -> None:

@@ -2,9 +2,19 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
-from tests.office import Office
+import pytest
+
+from tests.office import Office, open_office
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with open_office(tmp_path) as office:
+        yield office
 
 
 def test_first_verb_makes_the_database(office: Office) -> None:
