@@ -40,6 +40,7 @@ from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
 from proxy.services.disks import watched_disks
 from proxy.services.house import House
+from proxy.services.restored import Doubted, last_restore, look_back
 from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
@@ -77,7 +78,9 @@ class Running(msgspec.Struct, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, env: Mapping[str, str], *, sandbox: bool, after_restore: bool = False
+) -> AsyncIterator[Running]:
     """
     Serves until `stop` is set and the block is left; drains then.
 
@@ -89,7 +92,7 @@ async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) 
         _take_lock(stack, settings.database_path.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
-        await _prepare(store, rules, sandbox=sandbox)
+        restored_at = await _prepare(store, rules, sandbox=sandbox, after_restore=after_restore)
         await storage.check()
         listening = stack.enter_context(_listen(settings.host, settings.port))
         metrics_listening = None
@@ -99,7 +102,7 @@ async def running(settings: Settings, env: Mapping[str, str], *, sandbox: bool) 
         if sandbox:
             rules = await _open_play_sellers(stack, settings, rules)
             settings = msgspec.structs.replace(settings, public_url=settings.public_url or f"http://127.0.0.1:{port}")
-        house = await _house(stack, settings, rules, store, storage, secrets, sandbox=sandbox)
+        house = await _house(stack, settings, rules, store, storage, secrets, sandbox=sandbox, restored_at=restored_at)
         await stack.enter_async_context(watched_disks(house))
         worker = Worker(house, owner=f"{socket.gethostname()}:{os.getpid()}")
         server = await stack.enter_async_context(_serving(settings, house, store, listening, metrics_listening))
@@ -144,19 +147,28 @@ async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Setting
 # The database at the start
 
 
-async def _prepare(store: SqliteStore, rules: Rules, *, sandbox: bool) -> None:
-    """Raises ConfigError for a database of the other kind, and leaves that as it was."""
+async def _prepare(store: SqliteStore, rules: Rules, *, sandbox: bool, after_restore: bool) -> int:
+    """
+    When the database was last restored from a backup; 0 if never.
+
+    Raises ConfigError for a database of the other kind, or a backup, and leaves that as it was.
+    """
     try:
-        vanished = await store.write(lambda tx: _take_over(tx, rules, sandbox=sandbox))
+        vanished, doubted, restored = await store.write(
+            lambda tx: _take_over(tx, rules, sandbox=sandbox, after_restore=after_restore)
+        )
     except Overloaded as exc:
         raise ConfigError(f"the database cannot be written: {exc.__cause__}") from exc
     for provider in vanished.providers:
         _log.error("provider.vanished", provider=provider, why="it is owed attempts, but the rules name it no more")
     if vanished.marked or vanished.returned:
         _log.warning("attempts.remarked", now_unknown=vanished.marked, running_again=vanished.returned)
+    if doubted is not None:
+        _log.warning("database.restored", sending=doubted.sending, next_offers=doubted.next_offers)
+    return restored
 
 
-def _take_over(tx: Tx, rules: Rules, *, sandbox: bool) -> Vanished:
+def _take_over(tx: Tx, rules: Rules, *, sandbox: bool, after_restore: bool) -> tuple[Vanished, Doubted | None, int]:
     kind = "1" if sandbox else "0"
     known = tenants.fact(tx, "sandbox")
     if known not in {None, kind}:
@@ -168,7 +180,8 @@ def _take_over(tx: Tx, rules: Rules, *, sandbox: bool) -> Vanished:
         first = Tenant(id=BOOTSTRAP_TENANT, name=BOOTSTRAP_TENANT, allow_filter_off=True, created_at=tx.now_us)
         tenants.insert_tenant(tx, first)
     work.release_all(tx)
-    return mark_vanished(tx, set(rules.accounts))
+    doubted = look_back(tx, after_restore=after_restore)
+    return mark_vanished(tx, set(rules.accounts)), doubted, last_restore(tx)
 
 
 # The server's parts
@@ -197,6 +210,7 @@ async def _house(
     secrets: Secrets,
     *,
     sandbox: bool,
+    restored_at: int,
 ) -> House:
     metrics = Metrics(
         version("reelay"),
@@ -227,6 +241,7 @@ async def _house(
         sandbox=sandbox,
         clean=_cleaner(settings, rules),
         database_disk=LocalDisk(settings.database_path.resolve().parent),
+        restored_at=restored_at,
     )
 
 
@@ -288,12 +303,12 @@ async def _uvicorn(site: object, listening: socket.socket) -> AsyncIterator[uvic
         await serving
 
 
-async def serve(settings: Settings, env: Mapping[str, str], *, sandbox: bool) -> None:
+async def serve(settings: Settings, env: Mapping[str, str], *, sandbox: bool, after_restore: bool) -> None:
     """Serves until SIGTERM or SIGINT; a second signal ends at once."""
     redact = [secret for secret in (settings.bootstrap_key, settings.secret, settings.metrics_token) if secret]
     logs.configure(settings.log, stream=sys.stderr, redact=redact)
     loop = asyncio.get_running_loop()
-    async with running(settings, env, sandbox=sandbox) as site:
+    async with running(settings, env, sandbox=sandbox, after_restore=after_restore) as site:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _asked_to_stop, site.stop)
         _log.info("server.ready", origin=site.origin, sandbox=sandbox)

@@ -50,14 +50,19 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 @reelay.command()
 @click.option("--sandbox", is_flag=True, help="Simulate every seller; no money is spent.")
-def serve(sandbox: bool) -> None:
+@click.option(
+    "--after-restore",
+    is_flag=True,
+    help="The database was restored from a backup: doubt whatever may have been bought since.",
+)
+def serve(sandbox: bool, after_restore: bool) -> None:
     """Serve the API and work off what is due, until SIGTERM."""
     from proxy.app import serve as run  # noqa: PLC0415 - the other verbs need none of it
 
     settings = read_settings(os.environ, sandbox=sandbox)
     import uvloop  # noqa: PLC0415 - the same
 
-    uvloop.run(run(settings, os.environ, sandbox=sandbox))
+    uvloop.run(run(settings, os.environ, sandbox=sandbox, after_restore=after_restore))
 
 
 @reelay.command()
@@ -214,5 +219,5 @@ def demo(out: Path, prompt: str) -> None:
     _run(run(prompt, out, os.environ))
 
 
-for command in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report, housework.prune):
+for command in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report, housework.prune, housework.backup):
     reelay.add_command(command)

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import msgspec
 import rich_click as click
 
+from proxy.core.errors import ConfigError
 from proxy.settings import WithFiles, read_settings
 from proxy.verbs import SANDBOX, log_to_stderr
 
@@ -49,3 +51,30 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     click.echo(f"{left.files} films that no video refers to, {left.file_bytes} bytes, {done} removed.")
     if left.not_ours:
         click.echo(f"{left.not_ours} films of videos that this database does not know are left alone.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@SANDBOX
+def backup(file: Path, sandbox: bool) -> None:
+    """
+    Copy the database to FILE, beside a server that has it open; nothing is overwritten.
+
+    A server starts from such a copy with `serve --after-restore` only: it is older than what has been bought.
+    """
+    from proxy.core.clock import system_clock  # noqa: PLC0415
+    from proxy.store.backup import back_up  # noqa: PLC0415
+
+    if os.environ.get("REELAY_DATABASE_URL", "").startswith("postgres"):
+        raise ConfigError(
+            "PostgreSQL is backed up by its own `pg_dump`; after a restore, `reelay serve --after-restore`"
+        )
+    settings = read_settings(os.environ, sandbox=sandbox)
+    size_bytes = back_up(settings.database_path, file, at_us=system_clock())
+    click.echo(f"{file} holds the database as it is now, {size_bytes} bytes.")
+    if settings.secret is None:
+        secret = settings.database_path.resolve().parent / "secret"
+        click.echo(f"Keep a copy of {secret} too, elsewhere: without it no API key opens anything.")
+    else:
+        click.echo("Keep REELAY_SECRET too, elsewhere: without it no API key opens anything.")
+    click.echo(f"Films are not in it; they lie in {settings.storage_url}.")

@@ -14,6 +14,7 @@ from proxy.app import running
 from proxy.core.errors import ConfigError
 from proxy.services.disks import look_at_disks
 from proxy.settings import read_settings
+from proxy.store.backup import back_up
 
 RULES = """
 version: 1
@@ -163,6 +164,19 @@ async def test_play_and_real_videos_never_share_a_database(place: Place) -> None
     with pytest.raises(ConfigError, match="Address already in use"):
         await place.start(sandbox=True, REELAY_DATABASE_URL=other)
     assert "this database belongs to the sandbox" in await place.refusal(REELAY_DATABASE_URL=other)
+
+
+async def test_backup_is_served_only_by_who_knows_that_it_is_one(place: Place) -> None:
+    await make_database(place)
+    backup = place.folder / "data" / "backup.db"
+    back_up(place.database, backup, at_us=1)
+    url = f"sqlite:///{backup}"
+    assert "this database is a backup" in await place.refusal(REELAY_DATABASE_URL=url)
+    settings = place.settings(REELAY_DATABASE_URL=url, REELAY_PORT="0")
+    async with running(settings, place.env, sandbox=False, after_restore=True) as site:
+        assert site.house.restored_at > 1
+    async with running(settings, place.env, sandbox=False) as again:
+        assert again.house.restored_at == site.house.restored_at, "the doubt outlives the flag"
 
 
 async def test_second_server_on_the_same_database_is_refused(place: Place) -> None:

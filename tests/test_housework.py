@@ -49,3 +49,28 @@ def test_film_of_another_database_is_told_and_left_alone(office: Office) -> None
 def test_rules_that_cannot_be_read_prune_nothing(office: Office) -> None:
     office.rules.write_text(RULES + "retention: {files_days: 0}\n")
     assert "files_days" in office.refuses("prune")
+
+
+def test_backup_says_what_else_has_to_be_kept(office: Office) -> None:
+    office.says("tenants", "create", "films")
+    target = office.folder / "copy.db"
+    told = office.says("backup", str(target)).splitlines()
+    assert told == [
+        f"{target} holds the database as it is now, {target.stat().st_size} bytes.",
+        f"Keep a copy of {office.folder}/data/secret too, elsewhere: without it no API key opens anything.",
+        f"Films are not in it; they lie in file:{office.folder}/films.",
+    ]
+    assert office.refuses("backup", str(target)) == f"{target} is there already; a backup overwrites nothing"
+    other = office.says("backup", str(office.folder / "other.db"), REELAY_SECRET="a-secret-of-tests-only")
+    assert "Keep REELAY_SECRET too" in other
+
+
+def test_backup_of_nothing_makes_nothing(office: Office) -> None:
+    told = office.refuses("backup", str(office.folder / "copy.db"))
+    assert told == f"there is no database at {office.database}"
+    assert not office.database.parent.exists()
+
+
+def test_postgresql_is_backed_up_by_its_own_means(office: Office) -> None:
+    url = "postgresql://reelay@127.0.0.1/reelay"
+    assert "`pg_dump`" in office.refuses("backup", str(office.folder / "copy.db"), REELAY_DATABASE_URL=url)

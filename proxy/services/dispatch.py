@@ -20,7 +20,7 @@ from proxy.policy.fallback import FIND_AT_S, GiveUp, Wait, backoff_s, next_step,
 from proxy.providers.base import Adapter, Finds
 from proxy.services import settle
 from proxy.services.due import leave
-from proxy.services.heal import adopt, is_free, taken
+from proxy.services.heal import adopt, doubt, is_free, taken
 from proxy.services.house import House
 from proxy.services.settle import Moved, erased
 from proxy.services.told import tell
@@ -139,19 +139,11 @@ def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = 
 def _begin(
     tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim
 ) -> Send | Ended | None:
-    number = len(attempts) + 1
-    dearest = candidate.seller_microusd if candidate.basis == "listed" else -(-candidate.seller_microusd * 5 // 4)
-    attempt = Attempt(
-        video_id=video.id,
-        number=number,
-        offer=candidate.offer,
-        provider=candidate.provider,
-        seller_model=candidate.seller_model,
-        state="sending",
-        client_ref=f"{video.id}-{number}",
-        started_at=tx.now_us,
-        possible_microusd=dearest,
-    )
+    attempt = drafted(video.id, len(attempts) + 1, candidate, at=tx.now_us)
+    if _is_doubtful(house, video, attempts):
+        doubt(tx, attempt)
+        work.again(tx, claim, tx.now_us)
+        return None
     desk = house.desk(candidate.provider)
     if desk is None or not desk[0].on:
         refused = msgspec.structs.replace(
@@ -176,6 +168,31 @@ def _begin(
         instead_of=attempts[-1] if attempts else None,
         beside=next((one for one in attempts if one.state in {"unknown", "lost"}), None),
     )
+
+
+def drafted(video_id: str, number: int, candidate: Candidate, *, at: int) -> Attempt:
+    """A send as it is written down before it happens."""
+    dearest = candidate.seller_microusd if candidate.basis == "listed" else -(-candidate.seller_microusd * 5 // 4)
+    return Attempt(
+        video_id=video_id,
+        number=number,
+        offer=candidate.offer,
+        provider=candidate.provider,
+        seller_model=candidate.seller_model,
+        state="sending",
+        client_ref=f"{video_id}-{number}",
+        started_at=at,
+        possible_microusd=dearest,
+    )
+
+
+def _is_doubtful(house: House, video: Video, attempts: list[Attempt]) -> bool:
+    """Whether this send may have been made already, before the database was restored from a backup."""
+    if video.created_at >= house.restored_at:
+        return False
+    # A rule that buys beside what is unknown has one doubt to buy beside.
+    unknown = any(attempt.state in {"unknown", "lost"} for attempt in attempts)
+    return not (unknown and video.read_plan().fallback.on_unknown == "fallback")
 
 
 def _order(tx: Tx, house: House, video: Video, attempt: Attempt, candidate: Candidate, account: Account) -> Order:

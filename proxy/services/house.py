@@ -36,6 +36,7 @@ class House:
         sandbox: bool,
         clean: Callable[[str], str],
         database_disk: Disk | None = None,
+        restored_at: int = 0,
     ) -> None:
         self.store = store
         self.rules = rules
@@ -60,6 +61,8 @@ class House:
         self.sandbox = sandbox
         self.clean = clean
         """A seller's text without keys and signed addresses, short enough to be shown."""
+        self.restored_at = restored_at
+        """What was accepted before then may have bought more than the database knows (restored.py)."""
         self.draining = False
         """Set once the end was asked for: nothing new is accepted or begun."""
         self.due = asyncio.Event()

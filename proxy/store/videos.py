@@ -328,6 +328,7 @@ _COUNTS = Statement(
     .where(videos.c.status.in_(["queued", "in_progress"]))
     .group_by(videos.c.status)
 )
+_LIVE = Statement(select(videos.c.id, videos.c.created_at).where(videos.c.status.in_(["queued", "in_progress"])))
 _HELD = Statement(
     select(videos.c.tenant_id, func.sum(videos.c.hold_microusd))
     .where(videos.c.hold == "held")
@@ -360,6 +361,11 @@ _RECENT = Statement(
 def live_counts(tx: Tx) -> list[tuple[str, int, int]]:
     """Status, how many, and when the oldest was created."""
     return [(row[0], row[1], row[2]) for row in tx.rows(_COUNTS)]
+
+
+def live_ids(tx: Tx) -> list[tuple[str, int]]:
+    """Every video that may still become something, and when it was accepted."""
+    return [(row[0], row[1]) for row in tx.rows(_LIVE)]
 
 
 def held_by_tenant(tx: Tx) -> dict[str, int]:

@@ -50,6 +50,10 @@ def test_video_is_live_until_it_ended(status: str, live: bool) -> None:
     assert make_video(status=status).live is live
 
 
+def test_video_is_erased_once_its_prompt_is_gone() -> None:
+    assert (make_video().erased, make_video(prompt=None).erased) == (False, True)
+
+
 async def test_attempts_stand_in_the_order_of_sending(store: SqliteStore) -> None:
     await add_videos(store, make_video())
 
@@ -310,6 +314,8 @@ async def test_counts_are_of_what_lives(store: SqliteStore) -> None:
     )
     counts = await store.read(videos.live_counts)
     assert sorted(counts) == [("in_progress", 1, AT + 1), ("queued", 2, AT + 3)]
+    live = await store.read(videos.live_ids)
+    assert sorted(live) == [("video_a", AT + 5), ("video_b", AT + 3), ("video_c", AT + 1)]
 
 
 async def test_held_money_is_counted_per_tenant(store: SqliteStore) -> None:
