@@ -67,7 +67,7 @@ def backup(file: Path, sandbox: bool) -> None:
 
     if os.environ.get("REELAY_DATABASE_URL", "").startswith("postgres"):
         raise ConfigError(
-            "PostgreSQL is backed up by its own `pg_dump`; after a restore, `reelay serve --after-restore`"
+            "PostgreSQL is backed up by its own pg_dump; after a restore start `reelay serve --after-restore` first"
         )
     settings = read_settings(os.environ, sandbox=sandbox)
     size_bytes = back_up(settings.database_path, file, at_us=system_clock())

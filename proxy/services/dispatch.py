@@ -20,7 +20,7 @@ from proxy.policy.fallback import FIND_AT_S, GiveUp, Wait, backoff_s, next_step,
 from proxy.providers.base import Adapter, Finds
 from proxy.services import settle
 from proxy.services.due import leave
-from proxy.services.heal import adopt, doubt, is_free, taken
+from proxy.services.heal import NOT_BOUGHT, RESTORED, adopt, doubt, is_free, taken
 from proxy.services.house import House
 from proxy.services.settle import Moved, erased
 from proxy.services.told import tell
@@ -140,7 +140,7 @@ def _begin(
     tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim
 ) -> Send | Ended | None:
     attempt = drafted(video.id, len(attempts) + 1, candidate, at=tx.now_us)
-    if _is_doubtful(house, video, attempts):
+    if _is_doubtful(house, video, attempts, candidate.offer):
         doubt(tx, attempt)
         work.again(tx, claim, tx.now_us)
         return None
@@ -186,13 +186,15 @@ def drafted(video_id: str, number: int, candidate: Candidate, *, at: int) -> Att
     )
 
 
-def _is_doubtful(house: House, video: Video, attempts: list[Attempt]) -> bool:
+def _is_doubtful(house: House, video: Video, attempts: list[Attempt], offer: str) -> bool:
     """Whether this send may have been made already, before the database was restored from a backup."""
     if video.created_at >= house.restored_at:
         return False
+    if any(attempt.offer == offer and attempt.message == NOT_BOUGHT for attempt in attempts):
+        return False
     # A rule that buys beside what is unknown has one doubt to buy beside.
-    unknown = any(attempt.state in {"unknown", "lost"} for attempt in attempts)
-    return not (unknown and video.read_plan().fallback.on_unknown == "fallback")
+    doubted = any(attempt.state == "unknown" and attempt.message == RESTORED for attempt in attempts)
+    return not (doubted and video.read_plan().fallback.on_unknown == "fallback")
 
 
 def _order(tx: Tx, house: House, video: Video, attempt: Attempt, candidate: Candidate, account: Account) -> Order:

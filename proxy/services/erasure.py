@@ -120,8 +120,8 @@ async def _delete_all(
 
 def _remove(tx: Tx, page: list[Video]) -> list[tuple[Video, Moved]]:
     removed = []
-    for one in page:
-        video = videos.by_id(tx, one.id)
+    for video_id in sorted(one.id for one in page):
+        video = videos.by_id(tx, video_id)
         if video is not None and video.deleted_at is None:
             removed.append((video, remove(tx, video)))
     return removed

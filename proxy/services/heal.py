@@ -26,6 +26,7 @@ _log = structlog.get_logger("reelay.attempt")
 FIND_TIMEOUT_S = 15.0
 FIND_AGAIN_US = 10 * SECOND_US
 RESTORED = "The database was restored from a backup; this order may have been sent before."
+NOT_BOUGHT = "An operator found that the provider never took the order."
 SEARCH_US = 72 * 3600 * SECOND_US
 """How long after its start an attempt is looked for where the seller's answers say nothing."""
 

@@ -17,7 +17,7 @@ from proxy.core.ids import NewId
 from proxy.core.money import ABSURD_USD, MICRO, parse_usd, usd_text
 from proxy.services import acts, settle
 from proxy.services.due import wake
-from proxy.services.heal import is_free, taken
+from proxy.services.heal import NOT_BOUGHT, is_free, taken
 from proxy.services.settle import Moved
 from proxy.services.watch import TRAIL_US
 from proxy.store import videos, work
@@ -124,7 +124,7 @@ def _deny(tx: Tx, video: Video, attempt: Attempt, moved: Moved) -> None:
         attempt,
         state="refused",
         failure_kind="capacity",
-        message="An operator found that the provider never took the order.",
+        message=NOT_BOUGHT,
         ended_at=tx.now_us,
         retry_at=tx.now_us,
         cost_microusd=0,

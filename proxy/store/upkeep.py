@@ -54,7 +54,7 @@ def expired_films(tx: Tx, *, after: ExpiredFilm | None, most: int) -> list[Expir
 
 def films_gone(tx: Tx, video_ids: Sequence[str]) -> int:
     """How many were marked just now. What was measured stays, unless the video was deleted."""
-    return sum(tx.run(_FILM_GONE, video_id=video_id, at=tx.now_us) for video_id in video_ids)
+    return sum(tx.run(_FILM_GONE, video_id=video_id, at=tx.now_us) for video_id in sorted(video_ids))
 
 
 _HAS_OLD_PROMPT = and_(videos.c.ended_at < bindparam("before"), videos.c.prompt.is_not(None))
@@ -79,9 +79,12 @@ def count_old_prompts(tx: Tx, *, before: int) -> int:
 
 def erase_prompts(tx: Tx, video_ids: Sequence[str]) -> int:
     """Prompts, and the sellers' own words and links beside them; how many prompts were there."""
-    for video_id in video_ids:
+    erased = 0
+    for video_id in sorted(video_ids):
+        # The video's row before its attempts', as everybody does: else two could wait for each other.
+        erased += tx.run(_FORGET_PROMPT, video_id=video_id)
         tx.run(_FORGET_WORDS, video_id=video_id)
-    return sum(tx.run(_FORGET_PROMPT, video_id=video_id) for video_id in video_ids)
+    return erased
 
 
 _OLD_KEY = idempotency.c.created_at < bindparam("before")
@@ -105,7 +108,7 @@ def count_old_keys(tx: Tx, *, before: int) -> int:
 
 def drop_keys(tx: Tx, keys: Sequence[tuple[str, str]], *, before: int) -> int:
     """How many went; one that was bound anew meanwhile stays."""
-    return sum(tx.run(_DROP_KEY, tenant_id=tenant_id, key=key, before=before) for tenant_id, key in keys)
+    return sum(tx.run(_DROP_KEY, tenant_id=tenant_id, key=key, before=before) for tenant_id, key in sorted(keys))
 
 
 _OLD_OUTCOME = outcomes.c.at < bindparam("before")
@@ -139,7 +142,9 @@ def count_old_outcomes(tx: Tx, *, before: int) -> int:
 
 def drop_outcomes(tx: Tx, rows: Sequence[Outcome]) -> int:
     """How many went."""
-    return sum(tx.run(_DROP_OUTCOME, video_id=video, attempt_no=number, part=part) for video, number, part in rows)
+    return sum(
+        tx.run(_DROP_OUTCOME, video_id=video, attempt_no=number, part=part) for video, number, part in sorted(rows)
+    )
 
 
 def _number(tx: Tx, statement: Statement, before: int) -> int:

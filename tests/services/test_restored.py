@@ -7,6 +7,7 @@ import pytest
 from proxy.core.errors import ConfigError
 from proxy.core.wire import Call, Reply
 from proxy.services.heal import RESTORED
+from proxy.services.resolve import Finding, resolve
 from proxy.services.restored import Doubted, doubt_everything, last_restore, look_back
 from proxy.store import tenants
 from tests.services.rehearsal import FalOrder, Rehearsal, nobody_answers, rehearse, reply
@@ -150,6 +151,49 @@ async def test_rule_that_would_rather_pay_twice_buys_at_the_next_offer(bold: Reh
     await bold.settle()
     attempts = await bold.attempts(video_id)
     assert [(one.provider, one.state) for one in attempts] == [("fal", "unknown"), ("runflow", "running")]
+
+
+async def test_rule_that_would_rather_pay_twice_doubts_what_came_after_an_earlier_unknown(
+    tmp_path: Path, film: bytes
+) -> None:
+    """It may have bought there already; only the offer after that is surely new."""
+    async with rehearse(tmp_path, film, order=("fal", "shortapi", "runflow"), on_unknown="fallback") as house:
+
+        async def killed_at_the_second(provider: str, call: Call) -> Reply:
+            if provider == "fal":
+                return await nobody_answers(provider, call)
+            raise KeyboardInterrupt
+
+        video_id = await house.accept()
+        house.answers(killed_at_the_second)
+        (claim,) = await house.claim()
+        await house.do(claim)
+        assert await house.states(video_id) == ["unknown"]
+        assert await restored(house) == Doubted(sending=0, next_offers=0)
+
+        async def takes(provider: str, call: Call) -> Reply:
+            assert (provider, call.method) == ("runflow", "POST")
+            return reply(201, {"id": "run-1", "status_code": "queued"})
+
+        house.answers(takes)
+        await house.settle()
+        attempts = await house.attempts(video_id)
+        assert [(one.provider, one.state) for one in attempts] == [
+            ("fal", "unknown"), ("shortapi", "unknown"), ("runflow", "running"),
+        ]  # fmt: skip
+
+
+async def test_operator_who_has_looked_lifts_the_doubt_of_an_offer(tmp_path: Path, film: bytes) -> None:
+    async with rehearse(tmp_path, film, order=("fal",)) as house:
+        video_id = await house.accept()
+        await restored(house)
+        await house.settle()
+        finding = Finding(bought=False, reason="fal's books")
+        await resolve(house.house.store, house.house.new_id, actor="cli", video_id=video_id, number=1, finding=finding)
+        house.answers(FalOrder())
+        await house.settle()
+        assert await house.states(video_id) == ["refused", "running"]
+        assert bought(house) == 1
 
 
 async def test_second_time_at_once_changes_nothing(house: Rehearsal) -> None:
