@@ -35,7 +35,14 @@ async def _watch(house: House, every_s: float) -> None:
 
 
 async def look_at_disks(house: House) -> None:
-    """Notes in `house.full` which are nearly full; one that cannot be asked stays as it was."""
+    """
+    Notes in `house.full` which are nearly full; one that cannot be asked stays as it was.
+
+    None is in the sandbox: play films are small, and whoever tries this out may have a disk fuller than a
+    server's should be.
+    """
+    if house.sandbox:
+        return
     for store, disk in house.disks.items():
         try:
             ratio = await disk.used_ratio()

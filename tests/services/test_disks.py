@@ -59,6 +59,14 @@ async def test_disk_that_cannot_be_asked_stays_as_it_was(house: Rehearsal, tmp_p
     assert house.house.full == set()
 
 
+async def test_sandbox_runs_on_any_disk(house: Rehearsal, tmp_path: Path) -> None:
+    cramp(house, tmp_path)
+    house.house.sandbox = True
+    await look_at_disks(house.house)
+    assert house.house.full == set()
+    await house.accept()
+
+
 async def test_disks_are_looked_at_again_and_again(house: Rehearsal, tmp_path: Path) -> None:
     disk = cramp(house, tmp_path)
     async with watched_disks(house.house, every_s=0.01), asyncio.timeout(5):
