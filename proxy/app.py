@@ -32,13 +32,16 @@ from proxy.opening import (
     real_rules,
 )
 from proxy.outside.assets import Fetcher
+from proxy.outside.disk import LocalDisk
 from proxy.outside.storage import Storage, open_storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.registry import load_adapters
 from proxy.reloading import Reloading
 from proxy.services.accounts import Registrar
+from proxy.services.disks import watched_disks
 from proxy.services.house import House
+from proxy.services.restored import Doubted, last_restore, look_back
 from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
@@ -78,7 +81,12 @@ class Running(msgspec.Struct, kw_only=True):
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, env: Mapping[str, str], *, sandbox: bool, worker_alone: bool = False
+    settings: Settings,
+    env: Mapping[str, str],
+    *,
+    sandbox: bool,
+    worker_alone: bool = False,
+    after_restore: bool = False,
 ) -> AsyncIterator[Running]:
     """
     Serves until `stop` is set and the block is left; drains then.
@@ -93,7 +101,7 @@ async def running(
             _take_lock(stack, settings.database.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
-        await _prepare(store, rules, sandbox=sandbox)
+        restored_at = await _prepare(store, rules, sandbox=sandbox, after_restore=after_restore)
         await storage.check()
         listening = stack.enter_context(_listen(settings.host, settings.port))
         metrics_listening = None
@@ -105,7 +113,10 @@ async def running(
             rules = play(rules)
             settings = msgspec.structs.replace(settings, public_url=settings.public_url or f"http://127.0.0.1:{port}")
         redaction = logs.Redaction([secret for secret in (settings.bootstrap_key, settings.metrics_token) if secret])
-        house = await _house(stack, settings, rules, store, storage, secrets, redaction, sandbox=sandbox)
+        house = await _house(
+            stack, settings, rules, store, storage, secrets, redaction, sandbox=sandbox, restored_at=restored_at
+        )
+        await stack.enter_async_context(watched_disks(house))
         reloading = Reloading(
             house, settings.rules, functools.partial(_read, settings, env, play, sandbox=sandbox), redaction
         )
@@ -169,19 +180,30 @@ async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Setting
 # The database at the start
 
 
-async def _prepare(store: Store, rules: Rules, *, sandbox: bool) -> None:
-    """Raises ConfigError for a database of the other kind, and leaves that as it was."""
+async def _prepare(store: Store, rules: Rules, *, sandbox: bool, after_restore: bool) -> int:
+    """
+    When the database was last restored from a backup; 0 if never.
+
+    Raises ConfigError for a database of the other kind, or a backup, and leaves that as it was.
+    """
     try:
-        vanished = await store.write(lambda tx: _take_over(tx, rules, sandbox=sandbox, alone=store.alone))
+        vanished, doubted, restored = await store.write(
+            lambda tx: _take_over(tx, rules, sandbox=sandbox, after_restore=after_restore, alone=store.alone)
+        )
     except Overloaded as exc:
         raise ConfigError(f"the database cannot be written: {exc.__cause__}") from exc
     for provider in vanished.providers:
         _log.error("provider.vanished", provider=provider, why="it is owed attempts, but the rules name it no more")
     if vanished.marked or vanished.returned:
         _log.warning("attempts.remarked", now_unknown=vanished.marked, running_again=vanished.returned)
+    if doubted is not None:
+        _log.warning("database.restored", sending=doubted.sending, next_offers=doubted.next_offers)
+    return restored
 
 
-def _take_over(tx: Tx, rules: Rules, *, sandbox: bool, alone: bool) -> Vanished:
+def _take_over(
+    tx: Tx, rules: Rules, *, sandbox: bool, after_restore: bool, alone: bool
+) -> tuple[Vanished, Doubted | None, int]:
     kind = "1" if sandbox else "0"
     known = tenants.fact(tx, "sandbox")
     if known not in {None, kind}:
@@ -194,7 +216,8 @@ def _take_over(tx: Tx, rules: Rules, *, sandbox: bool, alone: bool) -> Vanished:
         tenants.insert_tenant(tx, first)
     if alone:
         work.release_all(tx)
-    return mark_vanished(tx, set(rules.accounts))
+    doubted = look_back(tx, after_restore=after_restore)
+    return mark_vanished(tx, set(rules.accounts)), doubted, last_restore(tx)
 
 
 # The server's parts
@@ -224,6 +247,7 @@ async def _house(
     redaction: logs.Redaction,
     *,
     sandbox: bool,
+    restored_at: int,
 ) -> House:
     metrics = Metrics(
         version("reelay"),
@@ -253,6 +277,8 @@ async def _house(
         public_url=settings.public_url,
         sandbox=sandbox,
         clean=lambda text: redaction.text(text, SELLER_TEXT_MAX_CHARS),
+        database_disk=LocalDisk(settings.database.resolve().parent) if isinstance(settings.database, Path) else None,
+        restored_at=restored_at,
     )
 
 
@@ -310,13 +336,19 @@ async def _uvicorn(site: object, listening: socket.socket) -> AsyncIterator[uvic
 
 
 async def serve(
-    settings: Settings, env: Mapping[str, str], *, sandbox: bool = False, worker_alone: bool = False
+    settings: Settings,
+    env: Mapping[str, str],
+    *,
+    sandbox: bool = False,
+    worker_alone: bool = False,
+    after_restore: bool = False,
 ) -> None:
     """Serves, or only works, until SIGTERM or SIGINT; a second signal ends at once."""
     redact = [secret for secret in (settings.bootstrap_key, settings.secret, settings.metrics_token) if secret]
     logs.configure(settings.log, stream=sys.stderr, redact=redact)
     loop = asyncio.get_running_loop()
-    async with running(settings, env, sandbox=sandbox, worker_alone=worker_alone) as site:
+    started = running(settings, env, sandbox=sandbox, worker_alone=worker_alone, after_restore=after_restore)
+    async with started as site:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _asked_to_stop, site.stop)
         loop.add_signal_handler(signal.SIGHUP, _hung_up, site, sys.stdin.isatty())

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from proxy import verbs
+from proxy import housework, verbs
 from proxy.core.errors import ConfigError, ReelayError
 from proxy.explain import explain
 from proxy.settings import WithFiles, read_settings
@@ -51,14 +51,19 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 @reelay.command()
 @click.option("--sandbox", is_flag=True, help="Simulate every seller; no money is spent.")
-def serve(sandbox: bool) -> None:
+@click.option(
+    "--after-restore",
+    is_flag=True,
+    help="The database was restored from a backup: doubt whatever may have been bought since.",
+)
+def serve(sandbox: bool, after_restore: bool) -> None:
     """Serve the API and work off what is due, until SIGTERM."""
     from proxy.app import serve as run  # noqa: PLC0415 - the other verbs need none of it
 
     settings = read_settings(os.environ, sandbox=sandbox)
     import uvloop  # noqa: PLC0415 - the same
 
-    uvloop.run(run(settings, os.environ, sandbox=sandbox))
+    uvloop.run(run(settings, os.environ, sandbox=sandbox, after_restore=after_restore))
 
 
 @reelay.command()
@@ -229,5 +234,13 @@ def demo(out: Path, prompt: str) -> None:
     _run(run(prompt, out, os.environ))
 
 
-for command in (explain, verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
+for command in (
+    explain,
+    verbs.tenants,
+    verbs.keys,
+    verbs.attempts,
+    verbs.report,
+    housework.prune,
+    housework.backup,
+):
     reelay.add_command(command)

@@ -25,10 +25,18 @@ SANDBOX = click.option("--sandbox", is_flag=True, help="Use the sandbox's own fi
 _json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def log_to_stderr() -> None:
+    """What goes wrong beside the result is told beside it."""
+    from proxy.telemetry import logs  # noqa: PLC0415
+
+    logs.configure("console", level="warning", stream=sys.stderr)
+
+
 def _with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) -> T:
     """Runs against the database, beside a server that may have it open."""
     from proxy.opening import open_store  # noqa: PLC0415
 
+    log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
 
     async def run() -> T:
@@ -122,6 +130,31 @@ def tenants_change(tenant: str, sandbox: bool, **wish: Any) -> None:
     click.echo(f"{changed.id} is changed.")
 
 
+@tenants.command("erase-end-user")
+@click.argument("tenant")
+@click.argument("name")
+@click.option("--reason", help="Kept in the admins' log; may not hold the name.")
+@SANDBOX
+def tenants_erase_end_user(tenant: str, name: str, reason: str | None, sandbox: bool) -> None:
+    """
+    Erase an end user of a tenant: the name, and the prompt, metadata and film of every video.
+
+    Videos under way are cancelled first. Bills stay, under a surrogate. There is no way back.
+    """
+    from proxy.core.ids import time_hex  # noqa: PLC0415
+    from proxy.outside.storage import open_storage  # noqa: PLC0415
+    from proxy.services.erasure import Erased, ErasureWish, erase_end_user  # noqa: PLC0415
+
+    wish = ErasureWish(end_user_id=name, reason=reason)
+
+    def erase(store: Any, settings: Settings) -> Awaitable[Erased]:
+        storage = open_storage(settings.storage_url)
+        return erase_end_user(store, storage, time_hex, lambda *_: None, actor=ACTOR, tenant=tenant, wish=wish)
+
+    erased = _with_store(sandbox, erase)
+    click.echo(f"{erased.videos} videos are erased; the ledger calls their end user {erased.end_user}.")
+
+
 @click.group()
 def keys() -> None:
     """API keys of tenants."""
@@ -190,6 +223,35 @@ def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
 
     found = _with_store(sandbox, lambda store, _: attempts_in(store, state, most=limit, now_us=system_clock()))
     _print_rows([msgspec.to_builtins(line) for line in found], as_json=as_json)
+
+
+@attempts.command("resolve")
+@click.argument("video")
+@click.argument("number", type=click.IntRange(1))
+@click.option("--bought/--not-bought", default=None, help="Whether the provider took the order; one must be said.")
+@click.option("--seller-id", help="With --bought: the order's id there; it is polled from now on.")
+@click.option("--cost-usd", help="With --bought: what the provider took; without it or an id, the dearest possible.")
+@click.option("--reason", required=True, help="How this was found out; kept in the admins' log.")
+@SANDBOX
+def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool | None, **found: Any) -> None:
+    """Say what became of an attempt that is unknown or lost, once the provider's own books have told you."""
+    from proxy.core.ids import time_hex  # noqa: PLC0415
+    from proxy.core.money import usd_text  # noqa: PLC0415
+    from proxy.services.resolve import Finding, resolve  # noqa: PLC0415
+
+    if bought is None:
+        # Click takes a flag that is required for a flag that was not set.
+        raise click.UsageError("Missing option '--bought' / '--not-bought'.", click.get_current_context())
+    finding = Finding(bought=bought, **found)
+    resolved = _with_store(
+        sandbox,
+        lambda store, _: resolve(store, time_hex, actor=ACTOR, video_id=video, number=number, finding=finding),
+    )
+    cost = resolved.attempt.cost_microusd
+    told = "at a cost to be told" if cost is None else f"at a cost of ${usd_text(cost)}"
+    click.echo(
+        f"Attempt {number} of {video} is {resolved.attempt.state}, {told}; the video is {resolved.video.status}."
+    )
 
 
 @click.group()

@@ -12,7 +12,9 @@ import pytest
 
 from proxy.app import running
 from proxy.core.errors import ConfigError
+from proxy.services.disks import look_at_disks
 from proxy.settings import read_settings
+from proxy.store.backup import back_up
 
 RULES = """
 version: 1
@@ -164,6 +166,19 @@ async def test_play_and_real_videos_never_share_a_database(place: Place) -> None
     assert "this database belongs to the sandbox" in await place.refusal(REELAY_DATABASE_URL=other)
 
 
+async def test_backup_is_served_only_by_who_knows_that_it_is_one(place: Place) -> None:
+    await make_database(place)
+    backup = place.folder / "data" / "backup.db"
+    back_up(place.database, backup, at_us=1)
+    url = f"sqlite:///{backup}"
+    assert "this database is a backup" in await place.refusal(REELAY_DATABASE_URL=url)
+    settings = place.settings(REELAY_DATABASE_URL=url, REELAY_PORT="0")
+    async with running(settings, place.env, sandbox=False, after_restore=True) as site:
+        assert site.house.restored_at > 1
+    async with running(settings, place.env, sandbox=False) as again:
+        assert again.house.restored_at == site.house.restored_at, "the doubt outlives the flag"
+
+
 async def test_second_server_on_the_same_database_is_refused(place: Place) -> None:
     async with running(place.settings(REELAY_PORT="0"), place.env, sandbox=False):
         assert "another process serves this database already" in await place.refusal()
@@ -173,6 +188,48 @@ async def test_lock_goes_with_the_server(place: Place) -> None:
     for _ in range(2):
         async with running(place.settings(REELAY_PORT="0"), place.env, sandbox=False) as site, stranger() as client:
             assert (await client.get(f"{site.origin}/readyz")).json() == {"status": "ready"}
+
+
+class Cramped:
+    """A disk that is as full as the test says."""
+
+    def __init__(self, used_ratio: float) -> None:
+        self.ratio = used_ratio
+
+    async def free_bytes(self) -> int | None:
+        return 10**12 - int(10**12 * self.ratio)
+
+    async def used_ratio(self) -> float | None:
+        return self.ratio
+
+
+@pytest.mark.parametrize("store", ["files", "database"])
+async def test_nearly_full_disk_stops_creates_and_nothing_else(place: Place, store: str) -> None:
+    key = {"authorization": "Bearer a-key-for-tests-only"}
+    settings = place.settings(REELAY_PORT="0", REELAY_BOOTSTRAP_KEY="a-key-for-tests-only")
+    async with running(settings, place.env, sandbox=False) as site, stranger() as client:
+        assert set(site.house.disks) == {"files", "database"}
+        body, videos = {"prompt": "a boat"}, f"{site.origin}/v1/videos"
+        keyed = key | {"idempotency-key": "k"}
+        before = (await client.post(videos, json=body, headers=keyed)).raise_for_status().json()
+        site.house.disks[store] = disk = Cramped(0.91)
+        await look_at_disks(site.house)
+
+        refused = await client.post(videos, json=body, headers=key)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_is_overloaded")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert (await client.post(videos, json=body, headers=keyed)).json()["id"] == before["id"]
+        assert (await client.get(f"{videos}/{before['id']}", headers=key)).status_code == 200
+        assert (await client.post(f"{videos}/quote", json=body, headers=key)).status_code == 200
+        ready = await client.get(f"{site.origin}/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "full": [store]})
+        metrics = (await client.get(f"{site.origin}/metrics")).text
+        assert f'reelay_store_used_bytes{{store="{store}"}} 9.1' in metrics
+
+        disk.ratio = 0.9
+        await look_at_disks(site.house)
+        assert (await client.post(videos, json=body, headers=key)).status_code == 200
+        assert (await client.get(f"{site.origin}/readyz")).json() == {"status": "ready"}
 
 
 async def test_metrics_with_a_port_of_their_own_are_only_there(place: Place) -> None:

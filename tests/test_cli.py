@@ -44,6 +44,11 @@ def test_every_verb_and_option_says_what_it_is_for(
         (["--nonsense"], "reelay: No such option '--nonsense'. See `reelay --help`."),
         (["tenants", "create"], "reelay: Missing argument 'NAME'. See `reelay tenants create --help`."),
         (["attempts", "list", "--state", "x"], "reelay: Invalid value for '--state': 'x' is not one of"),
+        (
+            ["attempts", "resolve", "video_0", "1", "--reason", "x"],
+            "reelay: Missing option '--bought' / '--not-bought'.",
+        ),
+        (["attempts", "resolve", "video_0", "1", "--bought"], "reelay: Missing option '--reason'."),
         (["attempts", "list", "--limit", "0"], "reelay: Invalid value for '--limit': 0 is not in the range"),
         (["sandbox", "--speed", "0"], "reelay: Invalid value for '--speed': 0.0 is not in the range"),
         (["report", "spend", "--by", "colour"], "reelay: --by is a list of tenant, end_user, provider, model, day."),

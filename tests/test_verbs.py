@@ -2,36 +2,19 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from proxy.cli import reelay
-from proxy.core.errors import ReelayError
-
-
-class Office:
-    """Verbs in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.database = folder / "data" / "reelay.db"
-        self._env = {"REELAY_DATABASE_URL": f"sqlite:///{self.database}", "COLUMNS": "100"}
-
-    def says(self, *arguments: str) -> str:
-        done = CliRunner().invoke(reelay, arguments, env=self._env, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
-    def refuses(self, *arguments: str) -> str:
-        with pytest.raises(ReelayError) as caught:
-            CliRunner().invoke(reelay, arguments, env=self._env, catch_exceptions=False)
-        return str(caught.value)
+from tests.office import Office, open_office
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Office:
-    return Office(tmp_path)
+def office(tmp_path: Path) -> Iterator[Office]:
+    with open_office(tmp_path) as office:
+        yield office
 
 
 def test_first_verb_makes_the_database(office: Office) -> None:
@@ -70,6 +53,22 @@ def test_key_is_shown_once_and_revoked(office: Office) -> None:
     assert acts == [("cli", "tenant.create", None), ("cli", "key.create", None), ("cli", "key.revoke", "lost")]
 
 
+def test_end_user_is_erased_by_name(office: Office) -> None:
+    tenant = office.says("tenants", "create", "films").strip()
+    with closing(sqlite3.connect(office.database)) as database, database:
+        database.execute("INSERT INTO end_users VALUES (?, 'eu_1', 'ann')", (tenant,))
+    told = office.refuses("tenants", "erase-end-user", "films", "ann", "--reason", "Ann wrote to us")
+    assert told == "'reason' is kept for ever and may not hold the name."
+    erased = office.says("tenants", "erase-end-user", "films", "ann", "--reason", "a letter")
+    assert erased == "0 videos are erased; the ledger calls their end user eu_1.\n"
+    assert "no end user of that name" in office.refuses("tenants", "erase-end-user", "films", "ann")
+    with closing(sqlite3.connect(office.database)) as database:
+        assert database.execute("SELECT name FROM end_users").fetchall() == [(None,)]
+        (act,) = database.execute("SELECT * FROM admin_log WHERE action = 'end_user.erase'")
+    assert {"cli", f"{tenant}/eu_1", "a letter"} <= set(act)
+    assert "ann" not in act
+
+
 def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
     office.says("tenants", "create", "films")
     assert office.says("report", "spend") == "none\n"
@@ -80,6 +79,11 @@ def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
     )
     assert (report["start"], report["end"], report["data"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", [])
     assert office.refuses("report", "spend", "--tenant", "nobody") == "There is no tenant 'nobody'."
+
+
+def test_attempt_that_is_not_there_cannot_be_resolved(office: Office) -> None:
+    told = office.refuses("attempts", "resolve", "video_0", "1", "--not-bought", "--reason", "a test")
+    assert told == "There is no attempt 1 of a video 'video_0'."
 
 
 def test_nothing_unknown_is_told(office: Office) -> None:

@@ -9,14 +9,17 @@ from litestar.params import FromPath
 
 from proxy.api.auth import authenticate
 from proxy.api.documents import read_json
-from proxy.api.schemas import KeyObject, KeyRevoked, TenantObject
+from proxy.api.schemas import EndUserErased, KeyObject, KeyRevoked, TenantObject
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import InvalidValue
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
-from proxy.services.overview import attempts_in, provider_health, rules_in_force
+from proxy.services.erasure import ErasureWish, erase_end_user
+from proxy.services.overview import attempt_line, attempts_in, provider_health, rules_in_force
+from proxy.services.resolve import Finding, resolve
+from proxy.services.told import tell
 from proxy.store.tenants import ApiKey
 
 MAX_BODY_BYTES = 64 * 1024
@@ -108,6 +111,29 @@ async def change_tenant(request: AnyRequest, tenant: FromPath[str]) -> Response[
     return _json(tenant_object(await _registrar(request).change_tenant(caller.key_id, tenant, wish)))
 
 
+@post("/admin/tenants/{tenant:str}/end_users/erase", status_code=200)
+async def erase_user(request: AnyRequest, tenant: FromPath[str]) -> Response[bytes]:
+    """
+    Erase an end user: the name, and all that was made for it.
+
+    The name stands in the body and in no address, for addresses are logged on their way.
+    """
+    caller = await authenticate(request, "admin")
+    house = house_of(request)
+    wish = await read_json(request.stream(), ErasureWish, max_bytes=MAX_BODY_BYTES)
+    erased = await erase_end_user(
+        house.store,
+        house.storage,
+        house.new_id,
+        lambda video, moved: tell(house, video, moved),
+        actor=caller.key_id,
+        tenant=tenant,
+        wish=wish,
+    )
+    house.due.set()
+    return _json(EndUserErased(tenant=erased.tenant, end_user=erased.end_user, videos=erased.videos))
+
+
 @get("/admin/keys")
 async def list_keys(request: AnyRequest) -> Response[bytes]:
     """List keys, of one tenant or all; the keys themselves are kept nowhere."""
@@ -162,14 +188,30 @@ async def list_attempts(request: AnyRequest) -> Response[bytes]:
     return _json({"object": "list", "data": found})
 
 
+@post("/admin/attempts/{video:str}/{number:int}/resolve", status_code=200)
+async def resolve_attempt(request: AnyRequest, video: FromPath[str], number: FromPath[int]) -> Response[bytes]:
+    """Say what became of an attempt that is unknown or lost."""
+    caller = await authenticate(request, "admin")
+    house = house_of(request)
+    finding = await read_json(request.stream(), Finding, max_bytes=MAX_BODY_BYTES)
+    resolved = await resolve(
+        house.store, house.new_id, actor=caller.key_id, video_id=video, number=number, finding=finding
+    )
+    tell(house, resolved.video, resolved.moved)
+    house.due.set()
+    return _json(attempt_line(resolved.attempt, resolved.video.tenant_id, resolved.video.status, now_us=house.clock()))
+
+
 ROUTES = [
     list_tenants,
     create_tenant,
     change_tenant,
+    erase_user,
     list_keys,
     create_key,
     revoke_key,
     list_providers,
     show_rules,
     list_attempts,
+    resolve_attempt,
 ]

@@ -1,13 +1,16 @@
 """Alive, ready, and what Prometheus scrapes."""
 
 import asyncio
+import contextlib
 import hmac
 from typing import Any
 
+import msgspec
 from litestar import Response, get
 
 from proxy.api.videos import AnyRequest, house_of
 from proxy.core.errors import InvalidApiKey, ReelayError
+from proxy.outside.base import StorageFailed
 from proxy.services.house import House
 from proxy.services.report import gauges
 from proxy.store import tenants
@@ -23,7 +26,12 @@ async def alive() -> Response[bytes]:
 
 @get("/readyz")
 async def ready(request: AnyRequest) -> Response[bytes]:
-    """Say whether new work is taken: the database answers and nobody asked for the end."""
+    """
+    Say whether requests are answered: the database does, and nobody asked for the end.
+
+    A disk that is nearly full is told, but changes nothing here: creates are refused one by one, while films
+    can still be watched and downloaded, which a server that is taken out of service could not offer.
+    """
     house = house_of(request)
     if house.draining:
         return Response(b'{"status":"draining"}', media_type="application/json", status_code=503)
@@ -31,7 +39,8 @@ async def ready(request: AnyRequest) -> Response[bytes]:
         await house.store.read(tenants.all_tenants)
     except ReelayError:
         return Response(b'{"status":"database"}', media_type="application/json", status_code=503)
-    return Response(b'{"status":"ready"}', media_type="application/json")
+    told = {"status": "ready", **({"full": sorted(house.full)} if house.full else {})}
+    return Response(msgspec.json.encode(told), media_type="application/json")
 
 
 @get("/metrics")
@@ -47,7 +56,7 @@ async def scrape(request: AnyRequest) -> Response[bytes]:
 
 async def render(house: House, accept: str | None) -> tuple[bytes, str]:
     """The metrics as text; the content type beside."""
-    free, used = await _disk(house)
+    free, used = await _disks(house)
     breakers = {offer: BREAKERS[house.pulse.standing(offer).state] for offer in house.rules.offers}
     house.metrics.snapshot(
         await gauges(house.store, now_us=house.clock(), free_bytes=free, used_bytes=used, breakers=breakers)
@@ -55,12 +64,16 @@ async def render(house: House, accept: str | None) -> tuple[bytes, str]:
     return await asyncio.to_thread(house.metrics.render, accept)
 
 
-async def _disk(house: House) -> tuple[dict[str, int], dict[str, int]]:
-    free = await house.storage.free_bytes()
-    ratio = await house.storage.used_ratio()
-    if free is None or ratio is None or ratio >= 1:
-        return {}, {}
-    return {"files": free}, {"files": int(free * ratio / (1 - ratio))}
+async def _disks(house: House) -> tuple[dict[str, int], dict[str, int]]:
+    """Free and used bytes by store; one that has no limit, or cannot be asked, is left out."""
+    free: dict[str, int] = {}
+    used: dict[str, int] = {}
+    for store, disk in house.disks.items():
+        with contextlib.suppress(StorageFailed):
+            free_bytes, ratio = await disk.free_bytes(), await disk.used_ratio()
+            if free_bytes is not None and ratio is not None and ratio < 1:
+                free[store], used[store] = free_bytes, int(free_bytes * ratio / (1 - ratio))
+    return free, used
 
 
 ROUTES: list[Any] = [alive, ready]

@@ -13,6 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from proxy.api.asks import CreateBody
 from proxy.api.schemas import (
+    EndUserErased,
     ErrorEnvelope,
     KeyObject,
     KeyRevoked,
@@ -27,8 +28,10 @@ from proxy.api.schemas import (
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyWish, TenantChange
+from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
 from proxy.services.report import SpendLine
+from proxy.services.resolve import Finding
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +72,14 @@ SHAPES: dict[str, Shape] = {
     "GET /admin/tenants": Shape(answers=TenantObject, many=True),
     "POST /admin/tenants": Shape(takes=TenantChange, answers=TenantObject),
     "PATCH /admin/tenants/{tenant}": Shape(takes=TenantChange, answers=TenantObject),
+    "POST /admin/tenants/{tenant}/end_users/erase": Shape(takes=ErasureWish, answers=EndUserErased),
     "GET /admin/keys": Shape(answers=KeyObject, many=True, query=("tenant",)),
     "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
     "GET /admin/providers": Shape(answers=ProviderLine, many=True),
     "GET /admin/rules": Shape(answers=RulesInForce),
     "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),
+    "POST /admin/attempts/{video}/{number}/resolve": Shape(takes=Finding, answers=AttemptLine),
     "POST /callbacks/{token}": Shape(takes="application/json", answers="application/json"),
     "GET /metrics": Shape(answers="text/plain"),
     "GET /docs": Shape(answers="text/html"),

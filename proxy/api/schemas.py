@@ -243,6 +243,16 @@ class TenantObject(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
 
 
+class EndUserErased(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of an end user: the surrogate, under which the ledger's rows stay."""
+
+    object: Literal["end_user.erased"] = "end_user.erased"
+    tenant: str
+    end_user: str
+    videos: int
+    """Deleted just now."""
+
+
 class KeyObject(msgspec.Struct, frozen=True, kw_only=True):
     """An API key; times are Unix seconds."""
 

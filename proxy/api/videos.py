@@ -17,6 +17,7 @@ from proxy.api.prefer import preferred_wait_s
 from proxy.api.ranges import Portion, Unsatisfiable, Whole, content_headers, not_modified, parse_range, strong_etag
 from proxy.api.schemas import VideoDeleted, video_page
 from proxy.api.views import Look, encode, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
+from proxy.core.clock import iso
 from proxy.core.errors import InvalidValue, NotFound, Overloaded, Unsupported
 from proxy.core.tenant import Caller
 from proxy.core.video import Footage
@@ -214,6 +215,10 @@ async def _film(request: AnyRequest, video_id: str) -> tuple[House, Footage]:
     if video is None or video.tenant_id != caller.tenant.id or video.deleted_at is not None:
         raise _unknown_video(video_id)
     footage = video.read_footage()
+    if video.expires_at is not None and house.clock() >= video.expires_at:
+        raise NotFound(
+            f"Video '{video.id}' expired at {iso(video.expires_at)}; its film is kept no more.", param="video_id"
+        )
     if footage is None:
         ended = f"has failed ({video.error_code})" if video.status == "failed" else "is not ready yet"
         raise NotFound(f"Video '{video.id}' {ended}; there is no content to download.", param="video_id")

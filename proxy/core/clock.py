@@ -8,6 +8,7 @@ Clock = Callable[[], int]
 """Microseconds since the epoch, UTC."""
 
 SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
 
 
 def system_clock() -> int:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 PIECE_BYTES = 1024 * 1024
 PROBE_KEY = ".probe"
+PAGE_FILES = 1000
+"""Of a listing."""
 
 
 class StorageFailed(ReelayError):
@@ -36,7 +38,28 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """Hex."""
 
 
-class Storage(Protocol):
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as a listing shows it."""
+
+    key: str
+    size_bytes: int
+    changed_at: int
+    """Microseconds UTC."""
+
+
+class Disk(Protocol):
+    """What can be filled up. Both methods may raise StorageFailed."""
+
+    async def free_bytes(self) -> int | None:
+        """None: this kind has no limit that could be known."""
+        ...
+
+    async def used_ratio(self) -> float | None:
+        """0 to 1 of the disk under it, whoever uses it; None as above."""
+        ...
+
+
+class Storage(Disk, Protocol):
     """
     Files by key; a key is a relative path with slashes.
 
@@ -75,12 +98,8 @@ class Storage(Protocol):
         """In bytes. Raises FileMissing."""
         ...
 
-    async def free_bytes(self) -> int | None:
-        """None: this kind has no limit that could be known."""
-        ...
-
-    async def used_ratio(self) -> float | None:
-        """0 to 1 of the disk under it, whoever uses it; None as above."""
+    def listing(self) -> AsyncGenerator[list[Listed]]:
+        """Every file, a page at a time; one that comes or goes meanwhile may be among them or not."""
         ...
 
 

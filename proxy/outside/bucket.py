@@ -10,11 +10,14 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from proxy.core.clock import SECOND_US
 from proxy.core.errors import ConfigError
 from proxy.outside.base import (
+    PAGE_FILES,
     PIECE_BYTES,
     PROBE_KEY,
     FileMissing,
+    Listed,
     StorageFailed,
     Stored,
     checked_key,
@@ -84,6 +87,22 @@ class Bucket:
     async def size(self, key: str) -> int:
         with _bucket_errors():
             return int((await self._store.head_async(checked_key(key)))["size"])
+
+    async def listing(self) -> AsyncGenerator[list[Listed]]:
+        pages = obstore.list(self._store, chunk_size=PAGE_FILES)
+        while True:
+            with _bucket_errors():
+                found = await anext(pages, None)
+            if found is None:
+                return
+            yield [
+                Listed(
+                    key=one["path"],
+                    size_bytes=one["size"],
+                    changed_at=int(one["last_modified"].timestamp() * SECOND_US),
+                )
+                for one in found
+            ]
 
     async def free_bytes(self) -> int | None:
         return None

@@ -7,19 +7,21 @@ for the disk: after a power cut the ledger would have sold a film that is empty.
 
 import contextlib
 import hashlib
+import itertools
 import os
-import shutil
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from proxy.core.errors import ConfigError
 from proxy.outside.base import (
+    PAGE_FILES,
     PIECE_BYTES,
     PROBE_KEY,
     FileMissing,
+    Listed,
     Storage,
     StorageFailed,
     Stored,
@@ -27,6 +29,7 @@ from proxy.outside.base import (
     in_thread,
     once,
 )
+from proxy.outside.disk import LocalDisk
 from proxy.outside.film import Measured, NotAFilm, measure
 
 __all__ = ["FileMissing", "Folder", "Measured", "NotAFilm", "Storage", "StorageFailed", "Stored", "open_storage"]
@@ -63,6 +66,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._disk = LocalDisk(self._root)
 
     async def check(self) -> None:
         try:
@@ -105,16 +109,30 @@ class Folder:
     async def size(self, key: str) -> int:
         return (await _door(os.stat, self._path(key))).st_size
 
+    async def listing(self) -> AsyncGenerator[list[Listed]]:
+        files = self._files()
+        while page := await _door(_page, files):
+            yield page
+
     async def free_bytes(self) -> int | None:
-        return (await _door(shutil.disk_usage, self._root)).free
+        return await self._disk.free_bytes()
 
     async def used_ratio(self) -> float | None:
-        usage = await _door(shutil.disk_usage, self._root)
-        # What is kept back for root counts as used, for it is not ours to fill.
-        return 1 - usage.free / usage.total
+        return await self._disk.used_ratio()
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
+
+    def _files(self) -> Iterator[Listed]:
+        for folder, folders, names in os.walk(self._root):
+            if _DRAFTS in folders:
+                folders.remove(_DRAFTS)
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    found = path.stat()
+                    key = path.relative_to(self._root).as_posix()
+                    yield Listed(key=key, size_bytes=found.st_size, changed_at=found.st_mtime_ns // 1000)
 
     def _sweep(self) -> None:
         """Removes what a process that was killed left half written; a younger draft may be another's at work."""
@@ -197,6 +215,10 @@ async def _door(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T
         raise FileMissing("there is no such file") from exc
     except OSError as exc:
         raise StorageFailed(_strerror(exc)) from exc
+
+
+def _page(files: Iterator[Listed]) -> list[Listed]:
+    return list(itertools.islice(files, PAGE_FILES))
 
 
 def _unlink(path: Path) -> None:

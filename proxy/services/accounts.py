@@ -9,12 +9,13 @@ from proxy.core.errors import InvalidValue, NotFound
 from proxy.core.ids import NewId, Secrets, new_api_key
 from proxy.core.money import parse_usd
 from proxy.core.tenant import SCOPES, Tenant
+from proxy.services.acts import REASON_MAX_CHARS, check_text, record
 from proxy.store import tenants
 from proxy.store.base import Store, Tx
-from proxy.store.tenants import AdminAct, ApiKey
+from proxy.store.tenants import ApiKey
 
 MARKUP_MAX = 10
-NAME_MAX_CHARS, REASON_MAX_CHARS = 128, 1000
+NAME_MAX_CHARS = 128
 UNIX_MAX_S = 253_402_300_799
 """The last second of the year 9999."""
 
@@ -82,7 +83,7 @@ class Registrar:
         """Raises NotFound, or InvalidValue."""
 
         def unit(tx: Tx) -> Tenant:
-            before = _known_tenant(tx, id_or_name)
+            before = known_tenant(tx, id_or_name)
             after = _changed(before, wish)
             other = tenants.find_tenant(tx, after.name)
             if other is not None and other.id != after.id:
@@ -97,14 +98,14 @@ class Registrar:
         """Of one tenant, or all. Raises NotFound."""
 
         def unit(tx: Tx) -> list[ApiKey]:
-            return tenants.keys(tx, None if id_or_name is None else _known_tenant(tx, id_or_name).id)
+            return tenants.keys(tx, None if id_or_name is None else known_tenant(tx, id_or_name).id)
 
         return await self._store.read(unit)
 
     async def create_key(self, actor: str, wish: KeyWish) -> MadeKey:
         """Raises NotFound for the tenant, InvalidValue for a scope that does not exist."""
-        _check_text("name", wish.name, NAME_MAX_CHARS)
-        _check_text("reason", wish.reason, REASON_MAX_CHARS)
+        check_text("name", wish.name, NAME_MAX_CHARS)
+        check_text("reason", wish.reason, REASON_MAX_CHARS)
         if not 0 <= (wish.expires_at or 0) <= UNIX_MAX_S:
             raise InvalidValue("'expires_at' is a time in Unix seconds.", param="expires_at")
         odd = [scope for scope in wish.scopes if scope not in SCOPES]
@@ -115,7 +116,7 @@ class Registrar:
         def unit(tx: Tx) -> ApiKey:
             row = ApiKey(
                 id=f"key_{self._new_id(at)}",
-                tenant_id=_known_tenant(tx, wish.tenant).id,
+                tenant_id=known_tenant(tx, wish.tenant).id,
                 digest=self._secrets.key_digests(key)[0],
                 last4=key[-4:],
                 name=wish.name,
@@ -131,7 +132,7 @@ class Registrar:
 
     async def revoke_key(self, actor: str, key_id: str, reason: str | None = None) -> None:
         """Works within seconds everywhere. Raises NotFound for no such key, or one revoked before."""
-        _check_text("reason", reason, REASON_MAX_CHARS)
+        check_text("reason", reason, REASON_MAX_CHARS)
 
         def unit(tx: Tx) -> None:
             if not tenants.revoke_key(tx, key_id, at=tx.now_us):
@@ -144,35 +145,30 @@ class Registrar:
         self, tx: Tx, actor: str, action: str, subject: str, before: Any, after: Any, reason: str | None
     ) -> None:
         at = self._clock()
-        act = AdminAct(
-            id=f"act_{self._new_id(at)}",
+        record(
+            tx,
+            self._new_id,
             at=at,
             actor=actor,
             action=action,
             subject=subject,
-            before=None if before is None else msgspec.json.encode(before).decode(),
-            after=None if after is None else msgspec.json.encode(after).decode(),
+            before=before,
+            after=after,
             reason=reason,
         )
-        tenants.record(tx, act)
 
 
-def _known_tenant(tx: Tx, id_or_name: str) -> Tenant:
+def known_tenant(tx: Tx, id_or_name: str) -> Tenant:
+    """Raises NotFound."""
     tenant = tenants.find_tenant(tx, id_or_name)
     if tenant is None:
         raise NotFound(f"There is no tenant {id_or_name!r}.")
     return tenant
 
 
-def _check_text(param: str, text: str | None, most: int) -> None:
-    """Bounds on what people type. Raises InvalidValue."""
-    if text is not None and (len(text) > most or not text.isprintable()):
-        raise InvalidValue(f"'{param}' has at most {most} characters, all of them printable.", param=param)
-
-
 def _changed(tenant: Tenant, wish: TenantChange) -> Tenant:
-    _check_text("name", wish.name, NAME_MAX_CHARS)
-    _check_text("reason", wish.reason, REASON_MAX_CHARS)
+    check_text("name", wish.name, NAME_MAX_CHARS)
+    check_text("reason", wish.reason, REASON_MAX_CHARS)
     stated = {
         name: value
         for name in ("name", "markup", "allow_filter_off", "require_end_user_id")

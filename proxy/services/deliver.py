@@ -1,5 +1,6 @@
 """Copies a finished film into our storage, measures it, and only then lets the customer see `completed`."""
 
+import re
 import time
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ import msgspec
 import structlog
 
 from proxy.core.attempt import Attempt
-from proxy.core.clock import SECOND_US
+from proxy.core.clock import DAY_US, SECOND_US
 from proxy.core.errors import LeaseLost, SellerError
 from proxy.core.video import Footage
 from proxy.outside.base import StorageFailed
@@ -67,6 +68,12 @@ def _key(video: Video, attempt: Attempt, claim: Claim) -> str:
     return f"{video.tenant_id}/{video.id}-{attempt.number}-{claim.fence}.mp4"
 
 
+def video_named_by(key: str) -> str | None:
+    """The id of the video whose copy lies there; None for a file that is none of ours."""
+    named = re.fullmatch(r"[^/]+/(video_[0-9A-Za-z_]+)-[0-9]+-[0-9]+\.mp4", key)
+    return None if named is None else named[1]
+
+
 def _tell_fetch(house: House, attempt: Attempt, outcome: str, begun: float) -> None:
     house.metrics.exchange(
         provider=attempt.provider, operation="fetch", outcome=outcome, seconds=time.perf_counter() - begun
@@ -102,7 +109,7 @@ async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Foota
         work.check(tx, claim)
         if not video.live:
             settle.conclude(tx, video, _billed(video, now_is), moved, finished=True)
-        elif videos.complete(tx, video.id, attempt.number, footage, at=tx.now_us):
+        elif _completed(tx, house, video, attempt, footage):
             settle.complete(tx, video, video.read_spec(), now_is, footage, moved)
             moved.ended = "completed"
             leave(tx, video.id)
@@ -117,6 +124,11 @@ async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Foota
     tell(house, video, moved)
     if moved.ended != "completed":
         await discard(house, footage.key)
+
+
+def _completed(tx: Tx, house: House, video: Video, attempt: Attempt, footage: Footage) -> bool:
+    expires_at = tx.now_us + house.rules.retention.files_days * DAY_US
+    return videos.complete(tx, video.id, attempt.number, footage, at=tx.now_us, expires_at=expires_at)
 
 
 async def discard(house: House, key: str) -> None:

@@ -22,7 +22,7 @@ from proxy.policy.health import Health
 from proxy.providers.base import Adapter, Finds
 from proxy.services import lanes, settle
 from proxy.services.due import leave
-from proxy.services.heal import adopt, finished, is_free, taken
+from proxy.services.heal import NOT_BOUGHT, RESTORED, adopt, doubt, finished, is_free, taken
 from proxy.services.house import House
 from proxy.services.settle import Moved, erased
 from proxy.services.told import note, tell
@@ -192,19 +192,11 @@ def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = 
 def _begin(
     tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim
 ) -> Send | None:
-    number = len(attempts) + 1
-    dearest = candidate.seller_microusd if candidate.basis == "listed" else -(-candidate.seller_microusd * 5 // 4)
-    attempt = Attempt(
-        video_id=video.id,
-        number=number,
-        offer=candidate.offer,
-        provider=candidate.provider,
-        seller_model=candidate.seller_model,
-        state="sending",
-        client_ref=f"{video.id}-{number}",
-        started_at=tx.now_us,
-        possible_microusd=dearest,
-    )
+    attempt = drafted(video.id, len(attempts) + 1, candidate, at=tx.now_us)
+    if _is_doubtful(house, video, attempts, candidate.offer):
+        doubt(tx, attempt)
+        work.again(tx, claim, tx.now_us)
+        return None
     desk = house.desk(candidate.provider)
     if desk is None or not desk[0].on:
         refused = msgspec.structs.replace(
@@ -225,7 +217,7 @@ def _begin(
     work.extend(tx, [claim], lease_us=timeout_us + 2 * LEASE_MARGIN_US)
     if tx.now_us + timeout_us > video.deadline_at:
         # The video's own row is held until the answer; its deadline must not wait for that.
-        work.ensure(tx, video.id, number, video.deadline_at)
+        work.ensure(tx, video.id, attempt.number, video.deadline_at)
     return Send(
         video=video,
         attempt=attempt,
@@ -234,6 +226,33 @@ def _begin(
         instead_of=attempts[-1] if attempts else None,
         beside=next((one for one in attempts if one.state in {"unknown", "lost"}), None),
     )
+
+
+def drafted(video_id: str, number: int, candidate: Candidate, *, at: int) -> Attempt:
+    """A send as it is written down before it happens."""
+    dearest = candidate.seller_microusd if candidate.basis == "listed" else -(-candidate.seller_microusd * 5 // 4)
+    return Attempt(
+        video_id=video_id,
+        number=number,
+        offer=candidate.offer,
+        provider=candidate.provider,
+        seller_model=candidate.seller_model,
+        state="sending",
+        client_ref=f"{video_id}-{number}",
+        started_at=at,
+        possible_microusd=dearest,
+    )
+
+
+def _is_doubtful(house: House, video: Video, attempts: list[Attempt], offer: str) -> bool:
+    """Whether this send may have been made already, before the database was restored from a backup."""
+    if video.created_at >= house.restored_at:
+        return False
+    if any(attempt.offer == offer and attempt.message == NOT_BOUGHT for attempt in attempts):
+        return False
+    # A rule that buys beside what is unknown has one doubt to buy beside.
+    doubted = any(attempt.state == "unknown" and attempt.message == RESTORED for attempt in attempts)
+    return not (doubted and video.read_plan().fallback.on_unknown == "fallback")
 
 
 def _order(tx: Tx, house: House, video: Video, attempt: Attempt, candidate: Candidate, account: Account) -> Order:
@@ -357,7 +376,7 @@ def _keep(tx: Tx, house: House, send: Send, claim: Claim, end: End, chance: floa
     now_is = videos.attempts_of(tx, video.id)[attempt.number - 1]
     if now_is.state != attempt.state:
         moved.attempts.append(now_is)
-    if video.deleted_at is not None:
+    if video.erased:
         videos.save_attempt(tx, erased(now_is))
     _let_go(tx, video, claim, running=running)
     return moved

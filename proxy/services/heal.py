@@ -25,6 +25,8 @@ _log = structlog.get_logger("reelay.attempt")
 
 FIND_TIMEOUT_S = 15.0
 FIND_AGAIN_US = 10 * SECOND_US
+RESTORED = "The database was restored from a backup; this order may have been sent before."
+NOT_BOUGHT = "An operator found that the provider never took the order."
 SEARCH_US = 72 * 3600 * SECOND_US
 """How long after its start an attempt is looked for where the seller's answers say nothing."""
 
@@ -79,6 +81,13 @@ def adopt(tx: Tx, attempt: Attempt, seller_id: str) -> bool:
     videos.start(tx, attempt.video_id)
     work.ensure(tx, attempt.video_id, attempt.number, tx.now_us)
     return True
+
+
+def doubt(tx: Tx, attempt: Attempt) -> None:
+    """Writes down an attempt that may have been made before the database was restored; its seller is asked for it."""
+    unknown = msgspec.structs.replace(attempt, state="unknown", message=RESTORED, missing_since=tx.now_us)
+    videos.insert_attempt(tx, unknown)
+    work.ensure(tx, attempt.video_id, attempt.number, tx.now_us + FIND_AT_S[0] * SECOND_US)
 
 
 async def look_for(house: House, claim: Claim, attempt: Attempt) -> None:

@@ -9,7 +9,7 @@ from proxy.core.account import Account
 from proxy.core.clock import Clock
 from proxy.core.ids import NewId, Secrets
 from proxy.outside.assets import Fetcher
-from proxy.outside.base import Storage
+from proxy.outside.base import Disk, Storage
 from proxy.outside.transport import Transport
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter, Polls
@@ -47,6 +47,8 @@ class House:
         public_url: str | None,
         sandbox: bool,
         clean: Callable[[str], str],
+        database_disk: Disk | None = None,
+        restored_at: int = 0,
     ) -> None:
         self.store = store
         self.rules = rules
@@ -59,6 +61,12 @@ class House:
         self.transport = transport
         self.fetcher = fetcher
         self.storage = storage
+        self.disks: dict[str, Disk] = {"files": storage}
+        """By the metrics' names of the stores."""
+        if database_disk is not None:
+            self.disks["database"] = database_disk
+        self.full: set[str] = set()
+        """Those of `disks` that are nearly full: nothing new is accepted."""
         self.metrics = metrics
         self.secrets = secrets
         self.clock = clock
@@ -70,6 +78,8 @@ class House:
         self.sandbox = sandbox
         self.clean = clean
         """A seller's text without keys and signed addresses, short enough to be shown."""
+        self.restored_at = restored_at
+        """What was accepted before then may have bought more than the database knows (restored.py)."""
         self.draining = False
         """Set once the end was asked for: nothing new is accepted or begun."""
         self.pulse = Pulse(store, clock)

@@ -62,7 +62,7 @@ async def accept(
     The accepted video, committed; for a key that is known, its video, before anything is decided anew.
 
     Raises the errors of the resolver, InvalidValue for an idempotency key that stands for another
-    request, Overloaded while draining.
+    request, Overloaded while draining or while a disk is nearly full.
     """
     if house.draining:
         raise Overloaded("The server is shutting down.", retry_after_s=2)
@@ -74,6 +74,8 @@ async def accept(
         )
         if known is not None:
             return known
+    if house.full:
+        raise Overloaded("The server is short of room for more videos.", retry_after_s=60)
     at = house.clock()
     decision = decide(
         ask, caller.tenant, house.rules, at_us=at, chance=house.chance(), times=house.pulse.times, explain=False

@@ -50,10 +50,11 @@ async def attempts_in(store: Store, state: str, *, most: int, now_us: int) -> li
         return sorted(rows, key=lambda row: row[0].started_at)[:most]
 
     found = await store.read(unit)
-    return [_line(attempt, tenant, status, now_us) for attempt, tenant, status in found]
+    return [attempt_line(attempt, tenant, status, now_us) for attempt, tenant, status in found]
 
 
-def _line(attempt: Attempt, tenant: str, status: str, now_us: int) -> AttemptLine:
+def attempt_line(attempt: Attempt, tenant: str, status: str, now_us: int) -> AttemptLine:
+    """`status` is its video's."""
     return AttemptLine(
         video=attempt.video_id,
         attempt=attempt.number,

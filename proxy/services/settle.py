@@ -86,7 +86,7 @@ def conclude(tx: Tx, video: Video, attempt: Attempt, moved: Moved, *, finished: 
     if who == "tenant" and video.hold != "held":
         who = "absorbed:unknown"
     attempt = msgspec.structs.replace(attempt, bearer=who)
-    videos.save_attempt(tx, attempt if video.deleted_at is None else erased(attempt))
+    videos.save_attempt(tx, erased(attempt) if video.erased else attempt)
     cost = attempt.cost_microusd
     if cost is not None:
         moved.costs.append(SellerCost(attempt.provider, _outcome(who, finished=finished), cost))
@@ -99,7 +99,7 @@ def conclude(tx: Tx, video: Video, attempt: Attempt, moved: Moved, *, finished: 
 
 
 def erased(attempt: Attempt) -> Attempt:
-    """Without the seller's own words and link, which tell of what its customer has deleted."""
+    """Without the seller's own words and link, which tell of what was erased."""
     return msgspec.structs.replace(attempt, message=None, link=None)
 
 

@@ -250,7 +250,7 @@ async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, a
             videos.save_attempt(tx, denied)
             work.again(tx, claim, _next_poll(house, video, attempt))
             return None
-        message = None if now.deleted_at else house.clean(str(answer))
+        message = None if now.erased else house.clean(str(answer))
         denied = msgspec.structs.replace(denied, state="lost", message=message)
         videos.save_attempt(tx, denied)
         work.done(tx, attempt.video_id, attempt.number)

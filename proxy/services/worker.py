@@ -12,6 +12,7 @@ from proxy.core.errors import LeaseLost, Overloaded
 from proxy.services.deliver import deliver
 from proxy.services.dispatch import advance
 from proxy.services.house import House
+from proxy.services.housekeeping import keep_house_forever
 from proxy.services.lanes import usher
 from proxy.services.pulse import BEAT_S
 from proxy.services.watch import attend
@@ -53,7 +54,9 @@ class Worker:
     async def run(self) -> None:
         """Until `stop`."""
         self._resting.clear()
-        beside = [asyncio.create_task(one) for one in (self._renew(), self._house.pulse.run(), self._usher())]
+        house = self._house
+        around = (self._renew(), house.pulse.run(), self._usher(), keep_house_forever(house))
+        beside = [asyncio.create_task(one) for one in around]
         try:
             while not self._stopping.is_set():
                 await self._turn_safely()

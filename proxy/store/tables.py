@@ -19,7 +19,8 @@ def _table(name: str, *columns: Column[object] | Index) -> Table:
 
 facts = _table(
     "facts",
-    Column("name", Text, primary_key=True),  # `sandbox`: "1" or "0", set once
+    # `sandbox`: "1" or "0", set once. `backup_at`: in a copy that nobody has restored. `restored_at`: then.
+    Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
 

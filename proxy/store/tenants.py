@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Text, bindparam, insert, or_, select, update
+from sqlalchemy import Text, bindparam, delete, insert, or_, select, update
 
 from proxy.core.tenant import Tenant
 from proxy.store.base import Statement, Tx, as_structs, fields_of
@@ -165,8 +165,33 @@ def end_user_name(tx: Tx, tenant_id: str, surrogate: str) -> str | None:
     return None if row is None else row[0]
 
 
+_FORGET_NAME = Statement(
+    update(end_users)
+    .where(
+        end_users.c.tenant_id == bindparam("of_tenant"),
+        end_users.c.surrogate == bindparam("of_surrogate"),
+        end_users.c.name.is_not(None),
+    )
+    .values(name=None)
+)
+
+
+def forget_name(tx: Tx, tenant_id: str, surrogate: str) -> bool:
+    """Empties the name behind a surrogate, which is a new end user's from then on; False if it was empty."""
+    return bool(tx.run(_FORGET_NAME, of_tenant=tenant_id, of_surrogate=surrogate))
+
+
 _FACT = Statement(select(facts.c.value).where(facts.c.name == bindparam("name")))
 _INSERT_FACT = Statement(insert(facts).values(name=bindparam("name"), value=bindparam("value")))
+
+
+_PUT_FACT = Statement(update(facts).where(facts.c.name == bindparam("of_name")).values(value=bindparam("value")))
+_DROP_FACT = Statement(delete(facts).where(facts.c.name == bindparam("name")))
+
+BACKUP_AT = "backup_at"
+"""In a copy alone: when it was made, in microseconds."""
+RESTORED_AT = "restored_at"
+"""What was accepted before then may have bought more than this database knows; microseconds."""
 
 
 def fact(tx: Tx, name: str) -> str | None:
@@ -178,6 +203,17 @@ def fact(tx: Tx, name: str) -> str | None:
 def set_fact(tx: Tx, name: str, value: str) -> None:
     """Once and for all; a fact that is set breaks the unit."""
     tx.run(_INSERT_FACT, name=name, value=value)
+
+
+def put_fact(tx: Tx, name: str, value: str) -> None:
+    """As it is from now on, whatever it was."""
+    if not tx.run(_PUT_FACT, of_name=name, value=value):
+        set_fact(tx, name, value)
+
+
+def drop_fact(tx: Tx, name: str) -> None:
+    """Where it is set."""
+    tx.run(_DROP_FACT, name=name)
 
 
 class AdminAct(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import BindParameter, Text, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import BindParameter, Text, and_, bindparam, case, func, insert, null, or_, select, update
 
 from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
@@ -51,6 +51,11 @@ class Video(msgspec.Struct, frozen=True, kw_only=True):
     def live(self) -> bool:
         """Whether it may still become something."""
         return self.status in {"queued", "in_progress"}
+
+    @property
+    def erased(self) -> bool:
+        """Whether its prompt is gone, and with it what sellers say of it."""
+        return self.prompt is None
 
     def read_spec(self) -> Spec:
         """Without prompt, end user and metadata, which stand in columns of their own."""
@@ -193,6 +198,7 @@ _COMPLETE = Statement(
         ended_at=bindparam("at"),
         delivered_no=bindparam("attempt_no"),
         footage=bindparam("footage"),
+        expires_at=bindparam("expires_at"),
     )
 )
 _SETTLE = Statement(
@@ -203,7 +209,14 @@ _SETTLE = Statement(
 _HIDE = Statement(
     update(videos)
     .where(videos.c.id == bindparam("video_id"), videos.c.deleted_at.is_(None))
-    .values(deleted_at=bindparam("at"), prompt=None, metadata=None, footage=None)
+    .values(
+        deleted_at=bindparam("at"),
+        prompt=None,
+        metadata=None,
+        # What tells of a file stays until the file is gone, however often that has to be tried.
+        expires_at=case((videos.c.footage.is_not(None), bindparam("at")), else_=videos.c.expires_at),
+        footage=case((videos.c.file_removed_at.is_not(None), null()), else_=videos.c.footage),
+    )
 )
 _FORGET_LINKS = Statement(
     update(attempts)
@@ -242,9 +255,10 @@ def fail(tx: Tx, video_id: str, code: str, message: str, *, at: int, cancelled: 
     )
 
 
-def complete(tx: Tx, video_id: str, attempt_no: int, footage: Footage, *, at: int) -> bool:
-    """Our copy is in place; False if the video had ended."""
-    return bool(tx.run(_COMPLETE, video_id=video_id, attempt_no=attempt_no, footage=encode(footage), at=at))
+def complete(tx: Tx, video_id: str, attempt_no: int, footage: Footage, *, at: int, expires_at: int) -> bool:
+    """Our copy is in place, until `expires_at`; False if the video had ended."""
+    values = {"footage": encode(footage), "at": at, "expires_at": expires_at}
+    return bool(tx.run(_COMPLETE, video_id=video_id, attempt_no=attempt_no, **values))
 
 
 def settle(tx: Tx, video_id: str, end: Literal["posted", "void"], charged_microusd: int) -> bool:
@@ -253,7 +267,11 @@ def settle(tx: Tx, video_id: str, end: Literal["posted", "void"], charged_microu
 
 
 def hide(tx: Tx, video_id: str, *, at: int) -> bool:
-    """Deletes as the customer sees it: prompt, metadata and the sellers' payloads go, the money's rows stay."""
+    """
+    Deletes as the customer sees it: prompt, metadata and the sellers' payloads go, the money's rows stay.
+
+    A film that is there has expired with it, and what was measured goes when the file does (upkeep.py).
+    """
     tx.run(_FORGET_LINKS, of_video=video_id)
     return bool(tx.run(_HIDE, video_id=video_id, at=at))
 
@@ -364,6 +382,7 @@ _COUNTS = Statement(
     .where(videos.c.status.in_(["queued", "in_progress"]))
     .group_by(videos.c.status)
 )
+_LIVE = Statement(select(videos.c.id, videos.c.created_at).where(videos.c.status.in_(["queued", "in_progress"])))
 _HELD = Statement(
     select(videos.c.tenant_id, func.sum(videos.c.hold_microusd))
     .where(videos.c.hold == "held")
@@ -400,6 +419,11 @@ _RECENT = Statement(
 def live_counts(tx: Tx) -> list[tuple[str, int, int]]:
     """Status, how many, and when the oldest was created."""
     return [(row[0], row[1], row[2]) for row in tx.rows(_COUNTS)]
+
+
+def live_ids(tx: Tx) -> list[tuple[str, int]]:
+    """Every video that may still become something, and when it was accepted."""
+    return [(row[0], row[1]) for row in tx.rows(_LIVE)]
 
 
 def held_by_tenant(tx: Tx) -> dict[str, int]:

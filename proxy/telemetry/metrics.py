@@ -158,7 +158,7 @@ _FROM_DATABASE: Final[tuple[tuple[str, str, list[str]], ...]] = (
         "Bytes that can still be written where a store lies, measured at the scrape.",
         ["store"],
     ),
-    ("reelay_store_used_bytes", "Bytes that a store takes, measured at the scrape.", ["store"]),
+    ("reelay_store_used_bytes", "Bytes used on the disk of a store, by whomever, measured at the scrape.", ["store"]),
     ("reelay_due_work", "Rows of work that are due and unclaimed, by the database at the scrape.", []),
     (
         "reelay_breaker_state",

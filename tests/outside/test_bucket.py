@@ -8,6 +8,7 @@ S3 wire itself is not spoken here.
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -103,6 +104,18 @@ async def test_film_is_measured_where_it_lies(bucket: Bucket) -> None:
     await bucket.put("b.mp4", pieces(b"<html>"))
     with pytest.raises(NotAFilm):
         await bucket.measure("b.mp4")
+
+
+async def test_listing_shows_every_file_with_size_and_time(bucket: Bucket) -> None:
+    assert [page async for page in bucket.listing()] == []
+    for number in range(1001):
+        await bucket.put(f"v/{number}.mp4", pieces(b"abc"))
+    pages = [page async for page in bucket.listing()]
+    assert sum(len(page) for page in pages) == 1001
+    assert len(pages) > 1
+    file = next(file for page in pages for file in page if file.key == "v/7.mp4")
+    assert file.size_bytes == 3
+    assert abs(file.changed_at / 1e6 - time.time()) < 60
 
 
 async def test_check_leaves_no_file(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.core.errors import ConfigError
+from proxy.outside.base import Listed
 from proxy.outside.bucket import Bucket
 from proxy.outside.film import NotAFilm
 from proxy.outside.storage import FileMissing, Storage, StorageFailed, open_storage
@@ -161,6 +162,21 @@ async def test_check_sweeps_what_a_killed_process_left(folder: Storage, tmp_path
     os.utime(old, (yesterday, yesterday))
     await folder.check()
     assert files_in(tmp_path) == ["young"]
+
+
+async def test_listing_shows_every_file_with_size_and_time_but_no_draft(folder: Storage, tmp_path: Path) -> None:
+    assert [page async for page in folder.listing()] == [], "not even the folder is there yet"
+    await folder.check()
+    (tmp_path / "films" / ".drafts" / "half").write_bytes(b"half")
+    for number in range(1005):
+        (tmp_path / "films" / f"{number}.mp4").write_bytes(b"film")
+    await folder.put("v/deep/a.mp4", pieces(b"abc"))
+    os.utime(tmp_path / "films" / "v" / "deep" / "a.mp4", (1_790_000_000, 1_790_000_000))
+    pages = [page async for page in folder.listing()]
+    assert [len(page) for page in pages] == [1000, 6]
+    found = {file.key: file for page in pages for file in page}
+    assert len(found) == 1006
+    assert found["v/deep/a.mp4"] == Listed(key="v/deep/a.mp4", size_bytes=3, changed_at=1_790_000_000_000_000)
 
 
 async def test_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:

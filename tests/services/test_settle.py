@@ -67,7 +67,7 @@ async def _in_one(house: Rehearsal, video_id: str, act: Callable[[Tx, Video, lis
 
 
 def _complete(tx: Tx, video: Video, attempts: list[Attempt], moved: Moved) -> None:
-    assert videos.complete(tx, video.id, 1, FOOTAGE, at=tx.now_us)
+    assert videos.complete(tx, video.id, 1, FOOTAGE, at=tx.now_us, expires_at=tx.now_us + 1)
     settle.complete(tx, video, video.read_spec(), attempts[0], FOOTAGE, moved)
 
 

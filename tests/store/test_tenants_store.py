@@ -128,6 +128,27 @@ async def test_fact_is_set_once_and_for_all(store: Store) -> None:
     assert await store.read(lambda tx: tenants.fact(tx, "sandbox")) == "1"
 
 
+async def test_fact_that_changes_is_put_and_dropped(store: Store) -> None:
+    for value in ("1", "2"):
+        await store.write(lambda tx, value=value: tenants.put_fact(tx, tenants.RESTORED_AT, value))  # type: ignore[misc]  # the default binds the loop's value
+        assert await store.read(lambda tx: tenants.fact(tx, tenants.RESTORED_AT)) == value
+    for _ in range(2):
+        await store.write(lambda tx: tenants.drop_fact(tx, tenants.RESTORED_AT))
+        assert await store.read(lambda tx: tenants.fact(tx, tenants.RESTORED_AT)) is None
+
+
+async def test_name_behind_a_surrogate_is_emptied_once_and_free_again(store: Store) -> None:
+    await store.write(lambda tx: tenants.insert_end_user(tx, "acme", "ann", "eu_1"))
+    await store.write(lambda tx: tenants.insert_end_user(tx, "other", "ann", "eu_1"))
+    assert await store.write(lambda tx: tenants.forget_name(tx, "acme", "eu_1")) is True
+    assert await store.write(lambda tx: tenants.forget_name(tx, "acme", "eu_1")) is False
+    assert await store.read(lambda tx: tenants.surrogate_of(tx, "acme", "ann")) is None
+    assert await store.read(lambda tx: tenants.end_user_name(tx, "acme", "eu_1")) is None
+    assert await store.read(lambda tx: tenants.surrogate_of(tx, "other", "ann")) == "eu_1"
+    await store.write(lambda tx: tenants.insert_end_user(tx, "acme", "ann", "eu_2"))
+    assert await store.write(lambda tx: tenants.forget_name(tx, "acme", "eu_2")) is True
+
+
 # The log
 
 

@@ -49,6 +49,10 @@ def test_video_is_live_until_it_ended(status: str, live: bool) -> None:
     assert make_video(status=status).live is live
 
 
+def test_video_is_erased_once_its_prompt_is_gone() -> None:
+    assert (make_video().erased, make_video(prompt=None).erased) == (False, True)
+
+
 async def test_attempts_stand_in_the_order_of_sending(store: Store) -> None:
     await add_videos(store, make_video())
 
@@ -150,7 +154,7 @@ async def test_live_video_fails_and_an_ended_one_stays(store: Store, status: str
 @pytest.mark.parametrize("status", STATUSES)
 async def test_only_a_video_in_the_making_is_completed(store: Store, status: str) -> None:
     before = await with_status(store, status)
-    completed = await store.write(lambda tx: videos.complete(tx, "video_1", 2, FOOTAGE, at=AT + 9))
+    completed = await store.write(lambda tx: videos.complete(tx, "video_1", 2, FOOTAGE, at=AT + 9, expires_at=AT + 99))
     assert completed is (status == "in_progress")
     encoded = videos.encode(FOOTAGE)
     changes: dict[str, Any] = {
@@ -159,6 +163,7 @@ async def test_only_a_video_in_the_making_is_completed(store: Store, status: str
         "ended_at": AT + 9,
         "delivered_no": 2,
         "footage": encoded,
+        "expires_at": AT + 99,
     }
     assert await video(store) == (msgspec.structs.replace(before, **changes) if completed else before)
 
@@ -184,7 +189,7 @@ async def test_those_that_have_ended_are_told_among_any_number(store: Store) -> 
 
 async def test_nothing_happens_to_a_video_that_is_not_there(store: Store) -> None:
     assert not await store.write(lambda tx: videos.fail(tx, "video_1", "cancelled", "x", at=AT))
-    assert not await store.write(lambda tx: videos.complete(tx, "video_1", 1, FOOTAGE, at=AT))
+    assert not await store.write(lambda tx: videos.complete(tx, "video_1", 1, FOOTAGE, at=AT, expires_at=AT + 99))
     assert not await store.write(lambda tx: videos.settle(tx, "video_1", "void", 0))
     assert not await store.write(lambda tx: videos.hide(tx, "video_1", at=AT))
 
@@ -197,7 +202,7 @@ async def test_hidden_video_keeps_its_money_and_loses_what_was_said(store: Store
     await add_attempts(store, ended, copying)
     assert await store.write(lambda tx: videos.hide(tx, "video_1", at=AT + 3)) is True
     assert await store.write(lambda tx: videos.hide(tx, "video_1", at=AT + 4)) is False
-    gone: dict[str, Any] = {"prompt": None, "metadata": None, "footage": None, "deleted_at": AT + 3}
+    gone: dict[str, Any] = {"prompt": None, "metadata": None, "deleted_at": AT + 3, "expires_at": AT + 3}
     assert await video(store) == msgspec.structs.replace(row, **gone)
     first, second = await store.read(lambda tx: videos.attempts_of(tx, "video_1"))
     assert (first.link, first.message) == (None, None)
@@ -315,6 +320,8 @@ async def test_counts_are_of_what_lives(store: Store) -> None:
     )
     counts = await store.read(videos.live_counts)
     assert sorted(counts) == [("in_progress", 1, AT + 1), ("queued", 2, AT + 3)]
+    live = await store.read(videos.live_ids)
+    assert sorted(live) == [("video_a", AT + 5), ("video_b", AT + 3), ("video_c", AT + 1)]
 
 
 async def test_held_money_is_counted_per_tenant(store: Store) -> None:

@@ -135,7 +135,7 @@ class Stage:
             change(rules)
         (self.folder / "routing_rules.yaml").write_text(yaml.safe_dump(rules, sort_keys=False))
 
-    async def start_server(self, **env: str) -> None:
+    async def start_server(self, *flags: str, **env: str) -> None:
         """With `REELAY_` before each name of `env`; the port stays the same over a restart."""
         self.port = getattr(self, "port", None) or free_port()
         settings = {"BOOTSTRAP_KEY": KEY, "PORT": str(self.port), "PUBLIC_URL": f"http://127.0.0.1:{self.port}"}
@@ -145,7 +145,7 @@ class Stage:
         settings |= env
         named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS | self.more_environment
         self.environment = named
-        self.server = await start(["serve"], named, self.folder, self.port, "/readyz")
+        self.server = await start(["serve", *flags], named, self.folder, self.port, "/readyz")
         self._stack.push_async_callback(self.server.stop)
         self.client = httpx.AsyncClient(
             base_url=self.server.origin, headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=30

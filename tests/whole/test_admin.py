@@ -154,6 +154,40 @@ async def test_revoked_key_closes_within_seconds(shop: Company) -> None:
     assert (await team.client.get("/v1/videos")).status_code == 200
 
 
+async def test_erased_end_user_leaves_a_bill_and_no_name(shop: Company) -> None:
+    team = await shop.found("caring", "videos", "reports")
+    name = "Ann Öller/7"
+    made = (await team.client.post("/v1/videos", json={"prompt": "a boat", "end_user_id": name})).json()
+    other = (await team.client.post("/v1/videos", json={"prompt": "a boat", "end_user_id": "bob"})).json()
+    async with asyncio.timeout(20):
+        while (await team.client.get(f"/v1/videos/{made['id']}")).json()["status"] != "completed":
+            await asyncio.sleep(0.05)
+    start = len(log(shop))
+    path = "/admin/tenants/caring/end_users/erase"
+    refused(await team.client.post(path, json={"end_user_id": name}), 403, "permission_denied")
+    refused(await shop.client.post(path, json={"end_user_id": "nobody"}), 404, "not_found", "end_user_id")
+    refused(await shop.client.post(path, json={}), 400, "missing_parameter", "end_user_id")
+    named = {"end_user_id": name, "reason": f"{name.upper()} asked for it"}
+    refused(await shop.client.post(path, json=named), 400, "invalid_value", "reason")
+    refused(
+        await shop.client.post("/admin/tenants/nobody/end_users/erase", json={"end_user_id": name}), 404, "not_found"
+    )
+    assert len(log(shop)) == start
+
+    wish = {"end_user_id": name, "reason": "a request by letter"}
+    erased = (await shop.client.post(path, json=wish)).raise_for_status().json()
+    assert erased == {"object": "end_user.erased", "tenant": team.id, "end_user": erased["end_user"], "videos": 1}
+    refused(await team.client.get(f"/v1/videos/{made['id']}"), 404, "not_found")
+    assert list((shop.folder / "data" / "videos").rglob(f"{made['id']}*")) == []
+    assert (await team.client.get(f"/v1/videos/{other['id']}")).json()["end_user_id"] == "bob"
+    [row] = log(shop)[start:]
+    assert (row["action"], row["subject"]) == ("end_user.erase", f"{team.id}/{erased['end_user']}")
+    assert (row["reason"], name in str(row)) == ("a request by letter", False)
+    refused(await shop.client.post(path, json=wish), 404, "not_found", "end_user_id")
+    spent = (await team.client.get("/v1/spend", params={"group_by": "end_user"})).json()["data"]
+    assert {line["end_user"]: line["videos"] for line in spent}[None] == 1
+
+
 BAD_KEYS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "no tenant": ({"scopes": ["videos"]}, 400, "missing_parameter", "tenant"),
     "tenant unknown": ({"tenant": "nobody"}, 404, "not_found", None),
@@ -229,6 +263,46 @@ async def test_attempt_of_unknown_end_is_listed_with_what_it_may_cost(shop: Comp
     assert (provider["unknown_total"], provider["unknown_exposure_usd"]) == (1, "0.960000")
     done = (await shop.client.get("/admin/attempts", params={"state": "done", "limit": 1})).json()["data"]
     assert len(done) <= 1
+
+
+async def test_attempt_of_unknown_end_is_resolved_and_its_video_goes_on(shop: Company) -> None:
+    await shop.arm("shortapi", "reset_after")
+    await shop.arm("shortapi", "cb_lost")  # a callback would name the order, and heal it
+    made = await shop.create("lost again", routing={"order": ["shortapi", "evolink"]})
+    listed = f"/admin/attempts/{made['id']}/1/resolve"
+    await shop.until(made["id"], lambda video: [one["status"] for one in video["routing"]["attempts"]] == ["unknown"])
+    start = len(log(shop))
+    bad: list[tuple[dict[str, Any], str, str | None]] = [
+        ({"bought": True}, "missing_parameter", "reason"),
+        ({"reason": "x"}, "missing_parameter", "bought"),
+        ({"bought": True, "reason": "x", "cost_usd": 0.96}, "invalid_type", "cost_usd"),
+        ({"bought": True, "reason": "x", "cost_usd": "-0.96"}, "invalid_value", "cost_usd"),
+        ({"bought": True, "reason": "x", "cost": "0.96"}, "unknown_parameter", "cost"),
+        ({"bought": False, "reason": "x", "seller_id": "s"}, "invalid_value", "seller_id"),
+    ]
+    for body, code, param in bad:
+        refused(await shop.client.post(listed, json=body), 400, code, param)
+    finding = {"bought": False, "reason": "they know of no such order"}
+    for path in (f"/admin/attempts/{made['id']}/2/resolve", "/admin/attempts/video_0/1/resolve"):
+        refused(await shop.client.post(path, json=finding), 404, "not_found")
+    for number in ("x", "1" * 5000):
+        answer = await shop.client.post(f"/admin/attempts/{made['id']}/{number}/resolve", json=finding)
+        assert answer.status_code == 404
+    team = await shop.found("curious")
+    refused(await team.client.post(listed, json=finding), 403, "permission_denied")
+    assert len(log(shop)) == start + 2, "the tenant and its key"
+
+    line = (await shop.client.post(listed, json=finding)).raise_for_status().json()
+    assert (line["video"], line["attempt"], line["state"], line["cost_usd"]) == (made["id"], 1, "refused", "0.000000")
+    ended = await shop.ended(made["id"])
+    assert [(one["provider"], one["status"]) for one in ended["routing"]["attempts"]] == [
+        ("shortapi", "refused"), ("evolink", "done"),
+    ]  # fmt: skip
+    row = log(shop)[-1]
+    assert (row["action"], row["subject"]) == ("attempt.resolve", f"{made['id']}/1")
+    assert (json.loads(row["before"])["state"], json.loads(row["after"])["state"]) == ("unknown", "refused")
+    message = refused(await shop.client.post(listed, json=finding), 400, "invalid_value")
+    assert "This attempt is refused" in message
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ async def test_mixed_run_is_counted_where_it_happened(stage: Stage) -> None:
     assert seen.sum("reelay_provider_request_duration_seconds_count", operation="submit") == 6
     assert seen.sum("reelay_videos") == 0
     assert seen.sum("reelay_held_usd") == 0
-    assert seen.sum("reelay_store_free_bytes", store="files") > 0
+    for store in ("files", "database"):
+        assert seen.sum("reelay_store_free_bytes", store=store) > 0
+        assert seen.sum("reelay_store_used_bytes", store=store) > 0
 
 
 async def test_strangers_add_no_series(stage: Stage) -> None:

@@ -52,6 +52,13 @@ async def test_operator_runs_the_house_beside_the_server(stage: Stage) -> None:
         ("shortapi", "unknown", "0.960000")
     ]
     assert (await said(stage, "attempts", "list", "--state", "lost")).strip() == "none"
+    video = unknown[0]["video"]
+    resolving = ("attempts", "resolve", video, "1", "--bought", "--cost-usd", "0.96", "--reason", "their invoice 7")
+    assert f"Attempt 1 of {video} is failed, at a cost of $0.960000" in await said(stage, *resolving)
+    assert (await stage.ended(video))["error"]["code"] == "provider_error", "pinned to one provider, it is over"
+    code, _, err = await stage.cli(*resolving)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "This attempt is failed" in err
 
     assert "revoked" in await said(stage, "keys", "revoke", keys[0]["id"])
     code, _, err = await stage.cli("keys", "revoke", keys[0]["id"])
@@ -64,6 +71,7 @@ async def test_operator_runs_the_house_beside_the_server(stage: Stage) -> None:
         ("cli", "tenant.create", "a new team"),
         ("cli", "tenant.change", None),
         ("cli", "key.create", None),
+        ("cli", "attempt.resolve", "their invoice 7"),
         ("cli", "key.revoke", None),
     ]
 

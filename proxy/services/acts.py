@@ -1,0 +1,45 @@
+"""The admins' log, and the bounds on what operators type."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.core.errors import InvalidValue
+from proxy.core.ids import NewId
+from proxy.store import tenants
+from proxy.store.base import Tx
+from proxy.store.tenants import AdminAct
+
+REASON_MAX_CHARS = 1000
+
+
+def record(
+    tx: Tx,
+    new_id: NewId,
+    *,
+    at: int,
+    actor: str,
+    action: str,
+    subject: str,
+    before: Any = None,
+    after: Any = None,
+    reason: str | None,
+) -> None:
+    """A row that is never changed, in the transaction of the change that it tells of."""
+    act = AdminAct(
+        id=f"act_{new_id(at)}",
+        at=at,
+        actor=actor,
+        action=action,
+        subject=subject,
+        before=None if before is None else msgspec.json.encode(before).decode(),
+        after=None if after is None else msgspec.json.encode(after).decode(),
+        reason=reason,
+    )
+    tenants.record(tx, act)
+
+
+def check_text(param: str, text: str | None, most: int) -> None:
+    """Bounds on what people type. Raises InvalidValue."""
+    if text is not None and (len(text) > most or not text.isprintable()):
+        raise InvalidValue(f"'{param}' has at most {most} characters, all of them printable.", param=param)

@@ -1,0 +1,58 @@
+"""Looks after the disks: while one is nearly full nothing new is accepted, and all that was goes on."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+
+from proxy.outside.base import StorageFailed
+from proxy.services.house import House
+
+_log = structlog.get_logger("reelay.disks")
+
+FULL_RATIO = 0.9
+"""Used by whomever; the rest is for videos that were accepted before."""
+EVERY_S = 5.0
+
+
+@contextlib.asynccontextmanager
+async def watched_disks(house: House, *, every_s: float = EVERY_S) -> AsyncIterator[None]:
+    """Looked at now, and again and again until the block is left."""
+    await look_at_disks(house)
+    watching = asyncio.create_task(_watch(house, every_s))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def _watch(house: House, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        await look_at_disks(house)
+
+
+async def look_at_disks(house: House) -> None:
+    """
+    Notes in `house.full` which are nearly full; one that cannot be asked stays as it was.
+
+    None is in the sandbox: play films are small, and whoever tries this out may have a disk fuller than a
+    server's should be.
+    """
+    if house.sandbox:
+        return
+    for store, disk in house.disks.items():
+        try:
+            ratio = await disk.used_ratio()
+        except StorageFailed as exc:
+            _log.warning("disk.not_seen", store=store, why=str(exc))
+            continue
+        full = ratio is not None and ratio > FULL_RATIO
+        if full and store not in house.full:
+            house.full.add(store)
+            _log.error("disk.full", store=store, used_ratio=ratio)
+        elif not full and store in house.full:
+            house.full.remove(store)
+            _log.info("disk.has_room", store=store, used_ratio=ratio)

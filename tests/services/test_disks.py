@@ -1,0 +1,79 @@
+"""While a disk is nearly full nothing is accepted, and everything that was accepted goes on."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from proxy.core.errors import Overloaded
+from proxy.outside.base import StorageFailed
+from proxy.outside.storage import Folder
+from proxy.services.disks import look_at_disks, watched_disks
+from tests.services.rehearsal import FalOrder, Rehearsal
+
+
+class Cramped(Folder):
+    """A folder on a disk that is as full as the test says; None: it cannot be asked."""
+
+    ratio: float | None = 0.95
+
+    async def used_ratio(self) -> float | None:
+        if self.ratio is None:
+            raise StorageFailed("Stale file handle")
+        return self.ratio
+
+
+def cramp(house: Rehearsal, folder: Path) -> Cramped:
+    disk = Cramped(folder / "videos")
+    house.house.storage = house.house.disks["files"] = disk
+    return disk
+
+
+async def test_video_that_was_accepted_before_is_polled_copied_and_completed(house: Rehearsal, tmp_path: Path) -> None:
+    order = FalOrder()
+    house.answers(order)
+    video_id = await house.accept(model="fal/seedance-2.0")
+    waiting = await house.accept(model="fal/seedance-2.0")
+    await house.settle()
+    cramp(house, tmp_path)
+    await look_at_disks(house.house)
+    with pytest.raises(Overloaded) as caught:
+        await house.accept()
+    assert 1 <= caught.value.retry_after_s <= 60
+    order.status = "COMPLETED"
+    await house.run(20)
+    assert (await house.video(video_id)).status == "completed"
+    assert await house.cancel(waiting) is not None
+
+
+async def test_disk_that_cannot_be_asked_stays_as_it_was(house: Rehearsal, tmp_path: Path) -> None:
+    disk = cramp(house, tmp_path)
+    await look_at_disks(house.house)
+    disk.ratio = None
+    await look_at_disks(house.house)
+    assert house.house.full == {"files"}
+    disk.ratio = 0.5
+    await look_at_disks(house.house)
+    disk.ratio = None
+    await look_at_disks(house.house)
+    assert house.house.full == set()
+
+
+async def test_sandbox_runs_on_any_disk(house: Rehearsal, tmp_path: Path) -> None:
+    cramp(house, tmp_path)
+    house.house.sandbox = True
+    await look_at_disks(house.house)
+    assert house.house.full == set()
+    await house.accept()
+
+
+async def test_disks_are_looked_at_again_and_again(house: Rehearsal, tmp_path: Path) -> None:
+    disk = cramp(house, tmp_path)
+    async with watched_disks(house.house, every_s=0.01), asyncio.timeout(5):
+        assert house.house.full == {"files"}
+        disk.ratio = 0.1
+        while house.house.full:
+            await asyncio.sleep(0.01)
+        disk.ratio = 0.99
+        while not house.house.full:
+            await asyncio.sleep(0.01)
