@@ -13,12 +13,12 @@ from sqlalchemy import Dialect, bindparam, insert, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 
-from proxy.store import ledger, tenants, videos, work
+from proxy.store import ledger, tenants, upkeep, videos, work
 from proxy.store.base import ROWS_MAX, Statement, Tx, as_structs, fields_of
 from proxy.store.engine import SqliteStore
 from proxy.store.tables import facts
 
-MODULES = (ledger, tenants, videos, work)
+MODULES = (ledger, tenants, upkeep, videos, work)
 POSTGRESQL: Dialect = psycopg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves this one untyped
 DIALECTS = (sqlite.dialect(), POSTGRESQL)
 
