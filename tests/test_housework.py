@@ -72,5 +72,5 @@ def test_backup_of_nothing_makes_nothing(office: Office) -> None:
 
 
 def test_postgresql_is_backed_up_by_its_own_means(office: Office) -> None:
-    url = "postgresql://reelay@127.0.0.1/reelay"
-    assert "its own pg_dump" in office.refuses("backup", str(office.folder / "copy.db"), REELAY_DATABASE_URL=url)
+    env = {"REELAY_DATABASE_URL": "postgresql://reelay@127.0.0.1/reelay", "REELAY_SECRET": "s" * 16}
+    assert "its own pg_dump" in office.refuses("backup", str(office.folder / "copy.db"), **env)

@@ -74,6 +74,7 @@ def old_prompts(tx: Tx, *, before: int, most: int) -> list[str]:
 
 
 def count_old_prompts(tx: Tx, *, before: int) -> int:
+    """How many `old_prompts` there are."""
     return _number(tx, _PROMPTS_COUNT, before)
 
 
@@ -103,6 +104,7 @@ def old_keys(tx: Tx, *, before: int, most: int) -> list[tuple[str, str]]:
 
 
 def count_old_keys(tx: Tx, *, before: int) -> int:
+    """How many `old_keys` there are."""
     return _number(tx, _KEYS_COUNT, before)
 
 
@@ -137,6 +139,7 @@ def old_outcomes(tx: Tx, *, before: int, most: int) -> list[Outcome]:
 
 
 def count_old_outcomes(tx: Tx, *, before: int) -> int:
+    """How many `old_outcomes` there are."""
     return _number(tx, _OUTCOMES_COUNT, before)
 
 

@@ -10,7 +10,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
 from proxy.store.base import Statement, Tx, as_structs, fields_of
-from proxy.store.tables import attempts, idempotency, videos, work
+from proxy.store.tables import BigInt, attempts, idempotency, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
 _plan_of = msgspec.json.Decoder(Plan)
@@ -214,7 +214,7 @@ _HIDE = Statement(
         prompt=None,
         metadata=None,
         # What tells of a file stays until the file is gone, however often that has to be tried.
-        expires_at=case((videos.c.footage.is_not(None), bindparam("at")), else_=videos.c.expires_at),
+        expires_at=case((videos.c.footage.is_not(None), bindparam("at", type_=BigInt)), else_=videos.c.expires_at),
         footage=case((videos.c.file_removed_at.is_not(None), null()), else_=videos.c.footage),
     )
 )

@@ -15,9 +15,10 @@ from tests.store.rows import MovedClock, make_tenant
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A SQLite file at this version's schema."""
-    place = file_in(tmp_path).place
-    assert isinstance(place, Path)
+    """A SQLite file at this version's schema; that of `store`, where it runs on SQLite."""
+    place = tmp_path / "reelay.db"
+    if not place.exists():
+        file_in(tmp_path)
     return place
 
 

@@ -15,6 +15,12 @@ from proxy.store.sqlite import SqliteStore
 from tests.store.rows import AT, MovedClock, add_videos, make_video, outside
 
 
+@pytest.fixture
+def engine() -> str:
+    """PostgreSQL has a program of its own for this."""
+    return "sqlite"
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -14,14 +14,14 @@ import psycopg
 import pytest
 from sqlalchemy import bindparam, insert, select
 
-from proxy.store import ledger, tenants, videos, work
+from proxy.store import health, lanes, ledger, tenants, upkeep, videos, work
 from proxy.store.base import ROWS_MAX, Statement, Store, Tx, as_structs, fields_of
 from proxy.store.postgres import DIALECT as POSTGRESQL
 from proxy.store.sqlite import DIALECT as SQLITE
 from proxy.store.tables import facts
 from tests.databases import Database
 
-MODULES = (ledger, tenants, videos, work)
+MODULES = (health, lanes, ledger, tenants, upkeep, videos, work)
 
 
 def statements_in(module: ModuleType) -> Iterator[tuple[str, Statement]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.store import upkeep, videos
-from proxy.store.base import Tx
-from proxy.store.sqlite import DIALECT, SqliteStore
+from proxy.core.attempt import Outcome
+from proxy.store import health, upkeep, videos
+from proxy.store.base import Store, Tx
+from proxy.store.sqlite import DIALECT
 from proxy.store.upkeep import ExpiredFilm
 from proxy.store.videos import Bound, Video
 from tests.store.rows import AT, add_attempts, add_videos, make_attempt, make_footage, make_video
@@ -23,7 +24,7 @@ def completed(name: str, expires_at: int | None, **fields: Any) -> Video:
     return make_video(id=f"video_{name}", expires_at=expires_at, **row | fields)
 
 
-async def video(store: SqliteStore, video_id: str) -> Video:
+async def video(store: Store, video_id: str) -> Video:
     found = await store.read_now(lambda tx: videos.by_id(tx, video_id))
     assert found is not None
     return found
@@ -32,11 +33,11 @@ async def video(store: SqliteStore, video_id: str) -> Video:
 # Films
 
 
-async def expired(store: SqliteStore, after: ExpiredFilm | None = None, most: int = 10) -> list[ExpiredFilm]:
+async def expired(store: Store, after: ExpiredFilm | None = None, most: int = 10) -> list[ExpiredFilm]:
     return await store.read(lambda tx: upkeep.expired_films(tx, after=after, most=most))
 
 
-async def test_film_is_expired_from_its_moment_on_and_until_it_is_gone(store: SqliteStore) -> None:
+async def test_film_is_expired_from_its_moment_on_and_until_it_is_gone(store: Store) -> None:
     await add_videos(
         store,
         completed("past", AT - 1),
@@ -49,7 +50,7 @@ async def test_film_is_expired_from_its_moment_on_and_until_it_is_gone(store: Sq
     assert (await expired(store))[0].footage == FOOTAGE
 
 
-async def test_pages_of_expired_films_go_on_behind_those_that_stay(store: SqliteStore) -> None:
+async def test_pages_of_expired_films_go_on_behind_those_that_stay(store: Store) -> None:
     await add_videos(store, *(completed(name, AT - at) for name, at in (("a", 3), ("b", 3), ("c", 2), ("d", 9))))
     seen: list[str] = []
     last: ExpiredFilm | None = None
@@ -59,7 +60,7 @@ async def test_pages_of_expired_films_go_on_behind_those_that_stay(store: Sqlite
     assert seen == ["video_d", "video_a", "video_b", "video_c"]
 
 
-async def test_film_is_marked_gone_once_and_what_was_measured_stays(store: SqliteStore) -> None:
+async def test_film_is_marked_gone_once_and_what_was_measured_stays(store: Store) -> None:
     before = completed("a", AT - 1)
     await add_videos(store, before, completed("b", AT - 1, deleted_at=AT))
     names = ["video_a", "video_b"]
@@ -69,7 +70,7 @@ async def test_film_is_marked_gone_once_and_what_was_measured_stays(store: Sqlit
     assert (await video(store, "video_b")).footage is None, "nothing is kept of what its customer deleted"
 
 
-async def test_deleted_film_has_expired_until_its_file_is_gone(store: SqliteStore) -> None:
+async def test_deleted_film_has_expired_until_its_file_is_gone(store: Store) -> None:
     await add_videos(store, completed("a", AT + 99), completed("b", AT - 5, file_removed_at=AT - 4))
     for name in ("video_a", "video_b"):
         await store.write(lambda tx, name=name: videos.hide(tx, name, at=AT))  # type: ignore[misc]  # the default binds the loop's value
@@ -80,7 +81,7 @@ async def test_deleted_film_has_expired_until_its_file_is_gone(store: SqliteStor
 # Prompts
 
 
-async def test_prompts_of_videos_that_ended_long_ago_are_erased_with_the_sellers_words(store: SqliteStore) -> None:
+async def test_prompts_of_videos_that_ended_long_ago_are_erased_with_the_sellers_words(store: Store) -> None:
     ends = {"old": AT - 2, "older": AT - 3, "young": AT, "live": None}
     rows = {name: make_video(id=f"video_{name}", ended_at=at) for name, at in ends.items()}
     await add_videos(store, *rows.values())
@@ -102,7 +103,7 @@ async def test_prompts_of_videos_that_ended_long_ago_are_erased_with_the_sellers
 # Keys and outcomes
 
 
-async def test_old_idempotency_key_goes_unless_it_was_bound_anew(store: SqliteStore) -> None:
+async def test_old_idempotency_key_goes_unless_it_was_bound_anew(store: Store) -> None:
     await add_videos(store, make_video())
 
     def bind(key: str, at: int) -> Bound:
@@ -125,10 +126,13 @@ async def test_old_idempotency_key_goes_unless_it_was_bound_anew(store: SqliteSt
         assert await store.read(lambda tx, key=key: videos.bound_to(tx, "acme", key)) == bind(key, AT)  # type: ignore[misc]  # the same
 
 
-async def test_old_outcomes_go_the_oldest_first(store: SqliteStore, path: Path) -> None:
+async def test_old_outcomes_go_the_oldest_first(store: Store) -> None:
     rows = [("video_1", 1, "submit", AT - 5), ("video_1", 1, "render", AT - 9), ("video_2", 1, "submit", AT)]
-    with closing(sqlite3.connect(path)) as database, database:
-        database.executemany("insert into outcomes values (?, ?, ?, 'p/x', 1, ?)", rows)
+    told = [
+        Outcome(video_id=video, attempt_no=number, part=part, offer="p/x", good=True, at=at)  # type: ignore[arg-type]  # a part
+        for video, number, part, at in rows
+    ]
+    await store.write(lambda tx: health.add_outcomes(tx, told))
     found = await store.read(lambda tx: upkeep.old_outcomes(tx, before=AT, most=9))
     assert found == [("video_1", 1, "render"), ("video_1", 1, "submit")]
     assert await store.read(lambda tx: upkeep.count_old_outcomes(tx, before=AT)) == 2
