@@ -59,14 +59,18 @@ def make_rules(*, models: int, offers: int) -> Rules:
     )
 
 
-def _times_us(rules: Rules, decisions: int) -> list[float]:
-    """What each decision took, over all models and lengths in turn."""
-    tenant = Tenant(id="tenant", name="tenant", created_at=0)
-    asks = [
+def asks_of(rules: Rules) -> list[Ask]:
+    """One for each length and model."""
+    return [
         Ask(prompt=BODY["prompt"], model=model, seconds=seconds, size=BODY["size"])
         for seconds in LENGTHS_S
         for model in rules.models
     ]
+
+
+def take_decisions(rules: Rules, asks: list[Ask], decisions: int) -> list[float]:
+    """Microseconds that each took, over all that may be asked in turn."""
+    tenant = Tenant(id="tenant", name="tenant", created_at=0)
     at_us, taken = system_clock(), []
     for ask in itertools.islice(itertools.cycle(asks), decisions):
         begun = time.perf_counter()
@@ -74,6 +78,10 @@ def _times_us(rules: Rules, decisions: int) -> list[float]:
         taken.append((time.perf_counter() - begun) * 1e6)
         assert len(decision.plan.candidates) == SELLERS
     return taken
+
+
+def _times_us(rules: Rules, decisions: int) -> list[float]:
+    return take_decisions(rules, asks_of(rules), decisions)
 
 
 def measure_deciding(bench: Bench) -> list[Line]:
