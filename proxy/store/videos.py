@@ -73,6 +73,11 @@ _attempt_columns = [attempts.c[name] for name in _ATTEMPT]
 
 _INSERT = Statement(insert(videos).values({name: bindparam(name) for name in _VIDEO}))
 _BY_ID = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")))
+_SEVERAL = [f"id_{place}" for place in range(32)]
+_BY_IDS = Statement(select(*_video_columns).where(videos.c.id.in_([bindparam(name) for name in _SEVERAL])))
+_ATTEMPTS_OF_SEVERAL = Statement(
+    select(*_attempt_columns).where(attempts.c.video_id.in_([bindparam(name) for name in _SEVERAL]))
+)
 _ATTEMPTS_OF = Statement(
     select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
 )
@@ -93,6 +98,28 @@ def by_id(tx: Tx, video_id: str) -> Video | None:
     """The video, hidden or not, of whichever tenant."""
     row = tx.one(_BY_ID, id=video_id)
     return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+
+
+def by_ids(tx: Tx, video_ids: Sequence[str]) -> dict[str, Video]:
+    """Videos that are there, by id."""
+    rows = _of_several(tx, _BY_IDS, video_ids)
+    return {video.id: video for video in as_structs(Video, _VIDEO, rows)}
+
+
+def attempts_of_several(tx: Tx, video_ids: Sequence[str]) -> dict[tuple[str, int], Attempt]:
+    """Every attempt of these videos, by video and number."""
+    rows = _of_several(tx, _ATTEMPTS_OF_SEVERAL, video_ids)
+    return {(attempt.video_id, attempt.number): attempt for attempt in as_structs(Attempt, _ATTEMPT, rows)}
+
+
+def _of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What a statement over `_SEVERAL` finds for however many ids."""
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(ids), len(_SEVERAL)):
+        some = list(ids[start : start + len(_SEVERAL)])
+        some += some[:1] * (len(_SEVERAL) - len(some))
+        found += tx.rows(statement, **dict(zip(_SEVERAL, some, strict=True)))
+    return found
 
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:
