@@ -14,16 +14,16 @@ from tests.bench.accepting import measure_accepting
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.carrying import measure_carrying
 from tests.bench.deciding import measure_deciding
+from tests.bench.following import measure_following
 from tests.bench.load import ROOT, Generator
 
 PARTS: dict[str, Callable[[Bench], list[report.Line]]] = {
     "accepting": measure_accepting,
     "carrying": measure_carrying,
     "deciding": measure_deciding,
+    "following": measure_following,
 }
 LATER = (
-    report.Line(name="10,000 in flight beside API load", goal="poll lag p99 <= 1 s, RSS <= 250 MB"),
-    report.Line(name="50,000 in flight", goal="the same"),
     report.Line(name="create on PostgreSQL", goal=">= 0.12 x floor"),
     report.Line(name="month report, 10 million settlements", goal="<= 2 s"),
 )

@@ -36,6 +36,11 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """Videos kept on their way."""
     carry_warm_s: float
     carry_s: float
+    followed: int
+    """Attempts that are polled for ever."""
+    followed_stretch: int
+    follow_warm_s: float
+    follow_s: float
     file_bytes: int
     decisions: int
 
@@ -50,6 +55,10 @@ FULL = Scale(
     in_flight=400,
     carry_warm_s=6.0,
     carry_s=15.0,
+    followed=10_000,
+    followed_stretch=50_000,
+    follow_warm_s=5.0,
+    follow_s=15.0,
     file_bytes=500_000_000,
     decisions=20_000,
 )
@@ -63,6 +72,10 @@ QUICK = Scale(
     in_flight=40,
     carry_warm_s=1.5,
     carry_s=1.5,
+    followed=100,
+    followed_stretch=200,
+    follow_warm_s=0.5,
+    follow_s=1.0,
     file_bytes=20_000_000,
     decisions=1000,
 )

@@ -6,19 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.bench.following import read_lags
 from tests.bench.load import ROOT
 from tests.bench.machine import Disturbance
 from tests.bench.report import Line, table
 
 LINES = {
-    "create, 16 in parallel": r"[\d,]+/s +[\d,]+/s +0\.\d\d",
+    "create, 16 in parallel": r"[\d,]+/s +[\d,]+/s +\d\.\d\d",
     "create, one at a time": r"p50 [\d.]+ ms, p99 [\d.]+ ms +p50 [\d.]+ ms",
-    "GET /v1/videos/{id}, 16 in parallel": r"[\d,]+/s +[\d,]+/s +0\.\d\d",
+    "GET /v1/videos/{id}, 16 in parallel": r"[\d,]+/s +[\d,]+/s +\d\.\d\d",
     "ready after start": r"[\d.]+ s",
     "RSS idle": r"\d+ MB",
     "videos carried end to end": r"[1-9]\d*/s",
     "download of 20 MB": r"[\d,]+ MB/s, [\d.]+ ms, \d+ MB, [\d.]+ MB",
     "create, 16 in parallel, worker at work": r"[\d,]+/s",
+    "100 in flight at 10 s": r"p99 [<>]=? [\d.]+ s, \d+ MB",
+    "200 in flight at 30 s": r"p99 [<>]=? [\d.]+ s, \d+ MB",
     "decision, 12 candidates": r"\d+ µs",
     "decision, 500 offers over 40 models": r"\d+ µs +\d\.\d\d",
 }
@@ -61,3 +64,19 @@ def test_goal_that_was_missed_is_said_to_be_missed() -> None:
 def test_line_that_was_not_measured_has_no_verdict() -> None:
     assert Line(name="a line", goal="<= 2 s").verdict == "-"
     assert "not measured" in table([Line(name="a line", goal="<= 2 s")])
+
+
+SCRAPE = """
+reelay_poll_lag_seconds_bucket{le="0.5",provider="a"} 90.0
+reelay_poll_lag_seconds_bucket{le="10.0",provider="a"} 98.0
+reelay_poll_lag_seconds_bucket{le="+Inf",provider="a"} 99.0
+reelay_poll_lag_seconds_bucket{le="+Inf",provider="b"} 1.0
+reelay_poll_lag_seconds_count{provider="a"} 99.0
+"""
+
+
+def test_lag_is_told_by_the_bucket_that_holds_it() -> None:
+    lags = read_lags(SCRAPE)
+    assert lags.polls == 100
+    assert (lags.told(50), lags.told(95), lags.told(99)) == ("p50 <= 0.5 s", "p95 <= 10 s", "p99 > 10 s")
+    assert lags.since(lags).polls == 0
