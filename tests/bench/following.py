@@ -107,7 +107,7 @@ class Lags(msgspec.Struct, frozen=True):
         return next(bound_s for bound_s, number in sorted(self.up_to.items()) if number >= share * self.polls)
 
     def told(self, percent: int) -> str:
-        """`p99 <= 0.5 s`"""
+        """As in `p99 <= 0.5 s`."""
         bound_s = self.at(percent / 100)
         if bound_s == float("inf"):
             return f"p{percent} > {sorted(self.up_to)[-2]:g} s"
