@@ -42,7 +42,7 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     speed = machine.turns_per_s()
-    load_before = os.getloadavg()[0]
+    before = machine.disturbance_now()
     lines: list[report.Line] = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.folder) as folder, Generator() as generator:
         bench = Bench(folder=Path(folder).resolve(), scale=QUICK if asked.quick else FULL, generator=generator)
@@ -51,16 +51,14 @@ def main() -> None:
     if not asked.only:
         lines += LATER
     change = machine.turns_per_s() / speed - 1
-    steady = abs(change) <= machine.UNSTEADY_ABOVE
-    print(report.table(lines, verdicts=steady and not asked.quick))
+    reason = report.why_no_verdict(quick=asked.quick, before=before, speed_change=change)
+    print(report.table(lines, verdicts=reason is None))
     print(
-        f"\n{os.cpu_count()} cores; load before {load_before:.2f}; a core counts {speed / 1e6:.0f} million turns/s, "
+        f"\n{os.cpu_count()} cores; beforehand {before}; a core counts {speed / 1e6:.0f} million turns/s, "
         f"{change:+.0%} at the end; {time.monotonic() - begun:.0f} s in all."
     )
-    if asked.quick:
-        print("Quick: too short for a verdict.")
-    elif not steady:
-        print("The machine's own speed changed under way: no verdict.")
+    if reason is not None:
+        print(reason)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import msgspec
 
 from tests.bench.load import Generator, Job, Tally
 from tests.bench.machine import Disturbance, Watch, cpu_s
+from tests.bench.report import percentiles
 from tests.bench.serve import Process
 
 PARALLEL = 16
@@ -137,7 +138,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     def notes(self) -> tuple[str, ...]:
         return (
-            f"p50 {self.p50_us / 1000:.2f}, p90 {self.p90_us / 1000:.2f}, p99 {self.p99_us / 1000:.2f} ms",
+            percentiles((self.p50_us, self.p90_us, self.p99_us)),
             f"the rounds' ratios: {self.lowest_ratio:.2f} to {self.highest_ratio:.2f}",
             f"CPU a request: server {self.cpu_us:.0f} µs, floor {self.floor_cpu_us:.0f}, load {self.generator_us:.0f}",
         )

@@ -17,7 +17,7 @@ import msgspec
 from tests.bench import machine
 from tests.bench.bench import Bench
 from tests.bench.load import get
-from tests.bench.report import Line, count, megabytes
+from tests.bench.report import Line, at, count, megabytes, percentiles
 from tests.bench.serve import Process, Server, free_port
 
 PIECE_BYTES = 1024 * 1024
@@ -70,14 +70,15 @@ def _download(port: int, request: bytes, size_bytes: int) -> float:
     return time.perf_counter() - begun
 
 
-def _first_byte_s(port: int, request: bytes) -> float:
+def _first_bytes_s(port: int, request: bytes) -> list[float]:
+    """How long each was waited for, in rising order."""
     taken = []
     for _ in range(FIRST_BYTES):
         begun = time.perf_counter()
         line, _ = _ask(port, request)
         taken.append(time.perf_counter() - begun)
         line.close()
-    return median(taken)
+    return sorted(taken)
 
 
 def _enlarge(server: Server, size_bytes: int) -> tuple[str, Path]:
@@ -165,7 +166,8 @@ def measure_downloading(bench: Bench, server: Server, sellers: Process) -> Line:
     request = get(f"/v1/videos/{video_id}/content", server.key)
     idle_bytes = machine.rss_bytes(pid)
     machine.forget_peak(pid)
-    first_s = _first_byte_s(port, request)
+    firsts_s = _first_bytes_s(port, request)
+    first_s = median(firsts_s)
     _download(port, request, size_bytes)
     above_bytes = machine.peak_rss_bytes(pid) - idle_bytes
     slow_bytes = _slow_reader_bytes(port, request, pid)
@@ -197,6 +199,7 @@ def measure_downloading(bench: Bench, server: Server, sellers: Process) -> Line:
         notes=(
             f"bare sendfile: {pace(bare_s)}, of which this is {bare_s / ours_s:.2f}",
             f"medians of {ROUNDS}; this one {pace(max(taken['ours']))} to {pace(min(taken['ours']))}",
+            f"first byte: {percentiles([at(firsts_s, share) * 1e6 for share in (0.5, 0.9, 0.99)])}",
             f"server CPU: {server_s * 1e9 / size_bytes:.2f} s/GB",
             *(("there is no nginx here: the ratio to it was not measured",) if ratio is None else ()),
         ),

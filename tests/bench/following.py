@@ -19,7 +19,7 @@ from tests.bench import machine
 from tests.bench.accepting import create_requests, gets
 from tests.bench.bench import Bench
 from tests.bench.load import Generator, Job, Tally
-from tests.bench.report import Line, count, megabytes
+from tests.bench.report import Line, count, megabytes, percentiles
 from tests.bench.serve import Process, Server, fetch, free_port, make_key, start, start_server, write_rules
 
 EXPECTED_S = 120.0
@@ -216,5 +216,4 @@ def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: st
 
 
 def _told(what: str, tally: Tally) -> str:
-    p50, p90, p99 = (us / 1000 for us in (tally.p50_us, tally.p90_us, tally.p99_us))
-    return f"{count(tally.per_second)} {what}/s beside them: p50 {p50:.1f}, p90 {p90:.1f}, p99 {p99:.1f} ms"
+    return f"{count(tally.per_second)} {what}/s beside them: {percentiles(tally.latencies_us)}"

@@ -19,6 +19,8 @@ from typing import Self, cast
 import msgspec
 import uvloop
 
+from tests.bench.report import at
+
 ROOT = Path(__file__).parents[2]
 STOPPED_S = 30.0
 """So long without a single answer, and the job is given up."""
@@ -59,6 +61,11 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     sample: str = ""
     """The body of one answer."""
+
+    @property
+    def latencies_us(self) -> tuple[float, float, float]:
+        """p50, p90 and p99."""
+        return self.p50_us, self.p90_us, self.p99_us
 
 
 def get(path: str, key: str = "") -> bytes:
@@ -144,7 +151,7 @@ class _Run:
 
 
 def _at(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e6 if ordered else 0.0
+    return at(ordered, share) * 1e6 if ordered else 0.0
 
 
 class _Line(asyncio.Protocol):

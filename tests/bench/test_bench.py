@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.bench.following import read_lags
 from tests.bench.load import ROOT
-from tests.bench.machine import Disturbance
-from tests.bench.report import Line, table
+from tests.bench.machine import Disturbance, Watch
+from tests.bench.report import Line, table, why_no_verdict
 
 LINES = {
     "create, 16 in parallel": r"[\d,]+/s +[\d,]+/s +\d\.\d\d",
@@ -53,6 +54,27 @@ def test_busy_machine_gives_figures_but_no_verdict() -> None:
     assert busy.verdict == "machine busy"
     assert "1 s" in table([busy])
     assert "others took 0.50 cores" in table([busy])
+
+
+QUIET, BUSY = Disturbance(others=0.02, stolen=0.0), Disturbance(others=0.0, stolen=0.5)
+
+
+def test_run_is_judged_only_on_a_machine_that_was_quiet_and_kept_its_speed() -> None:
+    assert why_no_verdict(quick=False, before=QUIET, speed_change=-0.1) is None
+    assert "too short" in str(why_no_verdict(quick=True, before=QUIET, speed_change=0.0))
+    assert "busy" in str(why_no_verdict(quick=False, before=BUSY, speed_change=0.0))
+    assert "speed" in str(why_no_verdict(quick=False, before=QUIET, speed_change=0.3))
+    assert table([make_line()], verdicts=False).endswith("no verdict")
+
+
+def test_watch_tells_what_others_take_from_what_is_ours() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        everything, all_but_the_child = Watch(()), Watch((child.pid,))
+        time.sleep(1.0)
+        with_it, without_it = everything.end(), all_but_the_child.end()
+        child.kill()
+    assert with_it.is_too_much
+    assert with_it.others - without_it.others > 0.12
 
 
 def test_goal_that_was_missed_is_said_to_be_missed() -> None:
