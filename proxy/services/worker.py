@@ -31,6 +31,8 @@ IDLE_S = 1.0
 """How long to sleep at the most: another process may have made something due."""
 SHORTEST_NAP_S = 0.02
 """Between two claims, so that what is due within it is claimed together."""
+BEHIND_NAP_S = 0.004
+"""The same where more is due than was claimed."""
 EACH_TURN = 25
 """Pieces begun between two naps: more would make the requests of the same process wait for them."""
 
@@ -119,7 +121,7 @@ class Worker:
             task = asyncio.create_task(self._do(piece))
             self._under_way[task] = piece[0]
             task.add_done_callback(lambda done: self._under_way.pop(done, None))
-        await asyncio.sleep(SHORTEST_NAP_S)
+        await asyncio.sleep(BEHIND_NAP_S if room and len(taken) == room else SHORTEST_NAP_S)
         await self._sleep()
 
     async def _claim(self, room: int) -> list[_Taken]:
@@ -189,10 +191,12 @@ class Worker:
 
 
 def _take(tx: Tx, owner: str, room: int) -> list[_Taken]:
-    return [_with_facts(tx, claim) for claim in work.claim(tx, owner, most=room, lease_us=LEASE_US)]
-
-
-def _with_facts(tx: Tx, claim: Claim) -> _Taken:
-    if claim.attempt_no == 0:
-        return claim, None, None
-    return claim, videos.by_id(tx, claim.video_id), videos.attempt_of(tx, claim.video_id, claim.attempt_no)
+    claims = work.claim(tx, owner, most=room, lease_us=LEASE_US)
+    followed = [claim.video_id for claim in claims if claim.attempt_no]
+    of, attempts = videos.by_ids(tx, followed), videos.attempts_of_several(tx, followed)
+    return [
+        (claim, of.get(claim.video_id), attempts.get((claim.video_id, claim.attempt_no)))
+        if claim.attempt_no
+        else (claim, None, None)
+        for claim in claims
+    ]

@@ -79,15 +79,18 @@ _attempt_columns = [attempts.c[name] for name in _ATTEMPT]
 _INSERT = Statement(insert(videos).values({name: bindparam(name) for name in _VIDEO}))
 _BY_ID = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")))
 _TAKE = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")).with_for_update())
-_ATTEMPTS_OF = Statement(
-    select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
+_SEVERAL = [f"id_{place}" for place in range(32)]
+_BY_IDS = Statement(select(*_video_columns).where(videos.c.id.in_([bindparam(name) for name in _SEVERAL])))
+_ATTEMPTS_OF_SEVERAL = Statement(
+    select(*_attempt_columns).where(attempts.c.video_id.in_([bindparam(name) for name in _SEVERAL]))
 )
-_OVER_AMONG_MAX = 100
 _OVER_AMONG = Statement(
     select(videos.c.id).where(
-        videos.c.id.in_([bindparam(f"id_{place}") for place in range(_OVER_AMONG_MAX)]),
-        videos.c.status.in_(["completed", "failed"]),
+        videos.c.id.in_([bindparam(name) for name in _SEVERAL]), videos.c.status.in_(["completed", "failed"])
     )
+)
+_ATTEMPTS_OF = Statement(
+    select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
 )
 _INSERT_ATTEMPT = Statement(insert(attempts).values({name: bindparam(name) for name in _ATTEMPT}))
 _UPDATE_ATTEMPT = Statement(
@@ -128,13 +131,29 @@ def take_attempt(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:
 
 def over_among(tx: Tx, video_ids: Sequence[str]) -> list[str]:
     """Those of these videos that have ended."""
-    over: list[str] = []
-    for start in range(0, len(video_ids), _OVER_AMONG_MAX):
-        asked = video_ids[start : start + _OVER_AMONG_MAX]
-        # One statement for any number: the places that are left over hold no id.
-        ids = {f"id_{place}": asked[place] if place < len(asked) else "" for place in range(_OVER_AMONG_MAX)}
-        over += [row[0] for row in tx.rows(_OVER_AMONG, **ids)]
-    return over
+    return [row[0] for row in _of_several(tx, _OVER_AMONG, video_ids)]
+
+
+def by_ids(tx: Tx, video_ids: Sequence[str]) -> dict[str, Video]:
+    """Videos that are there, by id."""
+    rows = _of_several(tx, _BY_IDS, video_ids)
+    return {video.id: video for video in as_structs(Video, _VIDEO, rows)}
+
+
+def attempts_of_several(tx: Tx, video_ids: Sequence[str]) -> dict[tuple[str, int], Attempt]:
+    """Every attempt of these videos, by video and number."""
+    rows = _of_several(tx, _ATTEMPTS_OF_SEVERAL, video_ids)
+    return {(attempt.video_id, attempt.number): attempt for attempt in as_structs(Attempt, _ATTEMPT, rows)}
+
+
+def _of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What a statement over `_SEVERAL` finds for however many ids."""
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(ids), len(_SEVERAL)):
+        some = list(ids[start : start + len(_SEVERAL)])
+        some += some[:1] * (len(_SEVERAL) - len(some))
+        found += tx.rows(statement, **dict(zip(_SEVERAL, some, strict=True)))
+    return found
 
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:

@@ -14,16 +14,16 @@ from tests.bench.accepting import measure_accepting
 from tests.bench.bench import FULL, QUICK, Bench
 from tests.bench.carrying import measure_carrying
 from tests.bench.deciding import measure_deciding
+from tests.bench.following import measure_following
 from tests.bench.load import ROOT, Generator
 
 PARTS: dict[str, Callable[[Bench], list[report.Line]]] = {
     "accepting": measure_accepting,
     "carrying": measure_carrying,
     "deciding": measure_deciding,
+    "following": measure_following,
 }
 LATER = (
-    report.Line(name="10,000 in flight beside API load", goal="poll lag p99 <= 1 s, RSS <= 250 MB"),
-    report.Line(name="50,000 in flight", goal="the same"),
     report.Line(name="create on PostgreSQL", goal=">= 0.12 x floor"),
     report.Line(name="month report, 10 million settlements", goal="<= 2 s"),
 )
@@ -42,7 +42,7 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     speed = machine.turns_per_s()
-    load_before = os.getloadavg()[0]
+    before = machine.disturbance_now()
     lines: list[report.Line] = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.folder) as folder, Generator() as generator:
         bench = Bench(folder=Path(folder).resolve(), scale=QUICK if asked.quick else FULL, generator=generator)
@@ -51,16 +51,14 @@ def main() -> None:
     if not asked.only:
         lines += LATER
     change = machine.turns_per_s() / speed - 1
-    steady = abs(change) <= machine.UNSTEADY_ABOVE
-    print(report.table(lines, verdicts=steady and not asked.quick))
+    reason = report.why_no_verdict(quick=asked.quick, before=before, speed_change=change)
+    print(report.table(lines, verdicts=reason is None))
     print(
-        f"\n{os.cpu_count()} cores; load before {load_before:.2f}; a core counts {speed / 1e6:.0f} million turns/s, "
+        f"\n{os.cpu_count()} cores; beforehand {before}; a core counts {speed / 1e6:.0f} million turns/s, "
         f"{change:+.0%} at the end; {time.monotonic() - begun:.0f} s in all."
     )
-    if asked.quick:
-        print("Quick: too short for a verdict.")
-    elif not steady:
-        print("The machine's own speed changed under way: no verdict.")
+    if reason is not None:
+        print(reason)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import msgspec
 from tests.bench import machine
 from tests.bench.bench import BODY, PARALLEL, Bench, against_floor, run
 from tests.bench.load import Job, get, post
-from tests.bench.report import Line, count, megabytes, microseconds
+from tests.bench.report import Line, count, megabytes, microseconds, percentiles
 from tests.bench.serve import Process, Server, make_key, start_floor, start_server, write_rules
 
 WORK_AT_ONCE = 400
@@ -157,7 +157,8 @@ def _one_at_a_time(bench: Bench, server: Server, floor: Process) -> Line:
         floor=f"p50 {bare.tally.p50_us / 1000:.2f} ms",
         met=p50_us <= 1200 + sync_us and p99_us <= 10_000,
         notes=(
-            f"p50 without an fdatasync: {microseconds(p50_us - sync_us)}",
+            f"{percentiles(ours.tally.latencies_us)}; p50 without an fdatasync: {microseconds(p50_us - sync_us)}",
+            f"CPU a request: server {ours.cpu_us:.0f} µs, floor {bare.cpu_us:.0f}",
             f"fdatasync of one page here: p50 {microseconds(sync_us)}, p99 {microseconds(late_us)}",
         ),
         disturbance=watch.end(),

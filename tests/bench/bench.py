@@ -8,6 +8,7 @@ import msgspec
 
 from tests.bench.load import Generator, Job, Tally
 from tests.bench.machine import Disturbance, Watch, cpu_s
+from tests.bench.report import percentiles
 from tests.bench.serve import Process
 
 PARALLEL = 16
@@ -36,6 +37,11 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """Videos kept on their way."""
     carry_warm_s: float
     carry_s: float
+    followed: int
+    """Attempts that are polled for ever."""
+    followed_stretch: int
+    follow_warm_s: float
+    follow_s: float
     file_bytes: int
     decisions: int
 
@@ -50,6 +56,10 @@ FULL = Scale(
     in_flight=400,
     carry_warm_s=6.0,
     carry_s=15.0,
+    followed=10_000,
+    followed_stretch=50_000,
+    follow_warm_s=5.0,
+    follow_s=15.0,
     file_bytes=500_000_000,
     decisions=20_000,
 )
@@ -63,6 +73,10 @@ QUICK = Scale(
     in_flight=40,
     carry_warm_s=1.5,
     carry_s=1.5,
+    followed=100,
+    followed_stretch=200,
+    follow_warm_s=0.5,
+    follow_s=1.0,
     file_bytes=20_000_000,
     decisions=1000,
 )
@@ -124,7 +138,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     def notes(self) -> tuple[str, ...]:
         return (
-            f"p50 {self.p50_us / 1000:.2f}, p90 {self.p90_us / 1000:.2f}, p99 {self.p99_us / 1000:.2f} ms",
+            percentiles((self.p50_us, self.p90_us, self.p99_us)),
             f"the rounds' ratios: {self.lowest_ratio:.2f} to {self.highest_ratio:.2f}",
             f"CPU a request: server {self.cpu_us:.0f} µs, floor {self.floor_cpu_us:.0f}, load {self.generator_us:.0f}",
         )

@@ -17,7 +17,7 @@ from tests.bench.bench import PARALLEL, Bench
 from tests.bench.downloading import measure_downloading
 from tests.bench.load import Job
 from tests.bench.machine import cpu_s
-from tests.bench.report import Line, count
+from tests.bench.report import Line, at, count, percentiles
 from tests.bench.serve import Process, Server, fetch, make_key, start_sellers, start_server, write_rules
 
 SPEED = 80.0
@@ -56,6 +56,11 @@ class _Books:
 
     def attempts(self) -> int:
         return self._one("SELECT count(*) FROM attempts")
+
+    def lives_us(self) -> list[float]:
+        """From accept to file, in rising order."""
+        query = "SELECT ended_at - created_at FROM videos WHERE status = 'completed' ORDER BY 1"
+        return [float(row[0]) for row in self._rows.execute(query)]
 
     def close(self) -> None:
         self._rows.close()
@@ -120,6 +125,7 @@ def _carry(bench: Bench, server: Server, sellers: Process, books: _Books) -> Lin
     videos, seconds = after.completed - before.completed, after.at - before.at
     if not videos or books.failed():
         raise RuntimeError(f"{videos} videos were completed and {books.failed()} failed")
+    lives = books.lives_us()
     server_s, sellers_s = after.server_cpu_s - before.server_cpu_s, after.sellers_cpu_s - before.sellers_cpu_s
     return Line(
         name="videos carried end to end",
@@ -129,6 +135,7 @@ def _carry(bench: Bench, server: Server, sellers: Process, books: _Books) -> Lin
         notes=(
             f"ms of CPU a video: server {server_s / videos * 1000:.1f}, sellers {sellers_s / videos * 1000:.1f}",
             f"the server had {server_s / seconds:.2f} cores; {scale.in_flight} videos were on their way",
+            f"from accept to file: {percentiles([at(lives, share) for share in (0.5, 0.9, 0.99)])}",
             f"{(after.polls - before.polls) / videos:.1f} polls and a clip of 64 KiB each",
         ),
         disturbance=disturbance,
@@ -146,19 +153,20 @@ def _drain(books: _Books, created: int) -> None:
 def _accept_beside(bench: Bench, server: Server, sellers: Process, books: _Books) -> Line:
     """Last, for it leaves the sellers more than they can do."""
     watch = bench.watch(server.process, sellers)
-    sent_before, begun = books.attempts(), time.perf_counter()
+    sent_before, begun, cpu_before_s = books.attempts(), time.perf_counter(), cpu_s(server.process.pid)
     job = msgspec.structs.replace(
         bench.timed(server.process.port, create_requests(server.key)), seconds=2 * bench.scale.seconds
     )
     tally = bench.generator.send(job)
-    submits_per_s = (books.attempts() - sent_before) / (time.perf_counter() - begun)
+    seconds, server_s = time.perf_counter() - begun, cpu_s(server.process.pid) - cpu_before_s
+    submits_per_s = (books.attempts() - sent_before) / seconds
     return Line(
         name=f"create, {PARALLEL} in parallel, worker at work",
         goal="",
         measured=f"{count(tally.per_second)}/s",
         notes=(
             f"beside {submits_per_s:.0f} submits/s to sellers on the same cores",
-            f"p50 {tally.p50_us / 1000:.1f}, p99 {tally.p99_us / 1000:.1f} ms",
+            f"{percentiles(tally.latencies_us)}; the server had {server_s / seconds:.2f} cores",
         ),
         disturbance=watch.end(),
     )

@@ -16,7 +16,7 @@ from proxy.policy.plan import decide
 from proxy.policy.rules import Rules, load_rules
 from tests.bench.bench import BODY, Bench
 from tests.bench.load import ROOT
-from tests.bench.report import Line
+from tests.bench.report import Line, at
 
 SELLERS = 12
 MODELS = 40
@@ -70,14 +70,18 @@ def _learned(rules: Rules, at_us: int) -> Learned:
     )
 
 
-def _times_us(rules: Rules, decisions: int) -> list[float]:
-    """What each decision took, over all models and lengths in turn."""
-    tenant = Tenant(id="tenant", name="tenant", created_at=0)
-    asks = [
+def asks_of(rules: Rules) -> list[Ask]:
+    """One for each length and model."""
+    return [
         Ask(prompt=BODY["prompt"], model=model, seconds=seconds, size=BODY["size"])
         for seconds in LENGTHS_S
         for model in rules.models
     ]
+
+
+def take_decisions(rules: Rules, asks: list[Ask], decisions: int) -> list[float]:
+    """Microseconds that each took, over all that may be asked in turn."""
+    tenant = Tenant(id="tenant", name="tenant", created_at=0)
     at_us, taken = system_clock(), []
     times = _learned(rules, at_us)
     for ask in itertools.islice(itertools.cycle(asks), decisions):
@@ -92,12 +96,16 @@ def measure_deciding(bench: Bench) -> list[Line]:
     watch = bench.watch()
     small, large = make_rules(models=1, offers=SELLERS), make_rules(models=MODELS, offers=OFFERS)
     assert len(large.offers) == OFFERS
-    first = _times_us(small, len(LENGTHS_S)), _times_us(large, len(LENGTHS_S) * MODELS)
+    # The same requests in both: what is measured is the size of the catalogue. Requests for all models in
+    # turn take as many instructions each, but more than the processor's caches hold.
+    one, of_one = asks_of(small), [ask for ask in asks_of(large) if ask.model == small.models[0]]
+    first = take_decisions(small, one, len(one)), take_decisions(large, of_one, len(of_one))
     share = bench.scale.decisions // TURNS
-    few, many = list[float](), list[float]()
+    few, many, all_models = list[float](), list[float](), list[float]()
     for _ in range(TURNS):
-        few += _times_us(small, share)
-        many += _times_us(large, share)
+        few += take_decisions(small, one, share)
+        many += take_decisions(large, of_one, share)
+        all_models += take_decisions(large, asks_of(large), share)
     few_us, many_us = median(few), median(many)
     disturbance = watch.end()
     return [
@@ -106,7 +114,7 @@ def measure_deciding(bench: Bench) -> list[Line]:
             goal="<= 100 µs",
             measured=f"{few_us:.0f} µs",
             met=few_us <= 100,
-            notes=(f"p99 {_p99(few):.0f} µs; {median(first[0]):.0f} µs where its figures are worked out first",),
+            notes=(f"{_told(few)}; {median(first[0]):.0f} µs where its figures are worked out first",),
             disturbance=disturbance,
         ),
         Line(
@@ -115,11 +123,15 @@ def measure_deciding(bench: Bench) -> list[Line]:
             measured=f"{many_us:.0f} µs",
             ratio=f"{many_us / few_us:.2f}",
             met=0.8 <= many_us / few_us <= 1.2,
-            notes=(f"p99 {_p99(many):.0f} µs; {median(first[1]):.0f} µs where its figures are worked out first",),
+            notes=(
+                f"{_told(many)}; {median(first[1]):.0f} µs where its figures are worked out first",
+                f"requests for all {MODELS} models in turn: {_told(all_models)}",
+            ),
             disturbance=disturbance,
         ),
     ]
 
 
-def _p99(taken: list[float]) -> float:
-    return sorted(taken)[len(taken) * 99 // 100]
+def _told(taken: list[float]) -> str:
+    ordered = sorted(taken)
+    return ", ".join(f"p{percent} {at(ordered, percent / 100):.0f}" for percent in (50, 90, 99)) + " µs"

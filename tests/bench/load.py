@@ -19,6 +19,8 @@ from typing import Self, cast
 import msgspec
 import uvloop
 
+from tests.bench.report import at
+
 ROOT = Path(__file__).parents[2]
 STOPPED_S = 30.0
 """So long without a single answer, and the job is given up."""
@@ -36,6 +38,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Part of the job, not of its figures."""
     seconds: float = 0.0
     keep_ids: bool = False
+    per_second: float | None = None
+    """Sent at this pace, whether or not the answers keep up; None: each as soon as the one before is answered."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +61,11 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     sample: str = ""
     """The body of one answer."""
+
+    @property
+    def latencies_us(self) -> tuple[float, float, float]:
+        """p50, p90 and p99."""
+        return self.p50_us, self.p90_us, self.p99_us
 
 
 def get(path: str, key: str = "") -> bytes:
@@ -91,14 +100,15 @@ class _Run:
         self.ends_at = self.counts_from + job.seconds if job.count is None else float("inf")
         self.last_at = self.begun
 
-    def next_request(self) -> bytes | None:
-        """None where nothing more is to be sent."""
+    def next_request(self) -> tuple[float | None, bytes] | None:
+        """With the time at which it is due, where there is a pace; None where nothing more is to be sent."""
         job = self.job
-        if (self.last_at >= self.ends_at) if job.count is None else self.sent >= job.count:
+        due = None if job.per_second is None else self.begun + self.sent / job.per_second
+        if ((due or self.last_at) >= self.ends_at) if job.count is None else self.sent >= job.count:
             return None
         request = job.requests[self.sent % len(job.requests)]
         self.sent += 1
-        return request
+        return due, request
 
     def answer(self, began: float, head: bytes, body: bytes) -> None:
         self.last_at = now = time.perf_counter()
@@ -141,7 +151,7 @@ class _Run:
 
 
 def _at(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e6 if ordered else 0.0
+    return at(ordered, share) * 1e6 if ordered else 0.0
 
 
 class _Line(asyncio.Protocol):
@@ -158,13 +168,19 @@ class _Line(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        request = self._run.next_request()
-        self._waits = request is not None
-        if request is None:
+        following = self._run.next_request()
+        self._waits = following is not None
+        if following is None:
             self._transport.close()
             return
-        self._began = time.perf_counter()
-        self._transport.write(request)
+        due, request = following
+        now = time.perf_counter()
+        if due is None or due <= now:
+            self._transport.write(request)
+        else:
+            asyncio.get_running_loop().call_later(due - now, self._transport.write, request)
+        # Counted from when it was due: a request that waited for the answer to an earlier one was late.
+        self._began = now if due is None else due
 
     def data_received(self, data: bytes) -> None:
         if self._held:

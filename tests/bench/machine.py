@@ -20,6 +20,7 @@ UNSTEADY_ABOVE = 0.15
 WAL_PAGE_BYTES = 4096
 _WAL_BYTES = 4 * 1024 * 1024
 _SPIN_TURNS = 400_000
+_LISTEN_S = 2.0
 
 
 def cpu_s(pid: int) -> float:
@@ -102,6 +103,13 @@ class Disturbance(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"others took {self.others:.2f} cores, {self.stolen:.2f} were stolen"
+
+
+def disturbance_now() -> Disturbance:
+    """What others take while nothing of ours runs."""
+    watch = Watch(())
+    time.sleep(_LISTEN_S)
+    return watch.end()
 
 
 class Watch:

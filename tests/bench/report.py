@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tests.bench.machine import Disturbance
+from tests.bench.machine import UNSTEADY_ABOVE, Disturbance
 
 NOT_MEASURED = "not measured"
 
@@ -29,6 +29,22 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         if self.disturbance is not None and self.disturbance.is_too_much:
             return "machine busy"
         return "met" if self.met else "missed"
+
+
+def why_no_verdict(*, quick: bool, before: Disturbance, speed_change: float) -> str | None:
+    """
+    Why a run as a whole is none to judge by; None where it is.
+
+    `before` is what others took just before it, `speed_change` the ratio by which a core was faster at
+    its end. What others took during a line stands with that line.
+    """
+    if quick:
+        return "Quick: too short for a verdict."
+    if before.is_too_much:
+        return f"The machine was busy beforehand ({before}): no verdict."
+    if abs(speed_change) > UNSTEADY_ABOVE:
+        return "The machine's own speed changed under way: no verdict."
+    return None
 
 
 def table(lines: Sequence[Line], *, verdicts: bool = True) -> str:
@@ -62,6 +78,17 @@ def count(number: float) -> str:
 
 def megabytes(size_bytes: float) -> str:
     return f"{size_bytes / 1e6:.0f} MB"
+
+
+def percentiles(us: Sequence[float]) -> str:
+    """`p50 1.22, p90 1.80, p99 3.21 ms`, of these three in microseconds."""
+    p50, p90, p99 = (f"{one / 1000:.2f}" for one in us)
+    return f"p50 {p50}, p90 {p90}, p99 {p99} ms"
+
+
+def at(ordered: Sequence[float], share: float) -> float:
+    """The figure below which that share of them lies; they stand in rising order."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def microseconds(us: float) -> str:

@@ -44,8 +44,8 @@ def free_port() -> int:
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:
-    """This one's, without what Reelay would take for its settings."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("REELAY_")}
+    """This one's, without what Reelay would take for its settings, and without what would make Python another."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REELAY_", "PYTHON"))}
     return inherited | more | {"PYTHONPATH": str(ROOT)}
 
 

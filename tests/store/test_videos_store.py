@@ -61,6 +61,26 @@ async def test_attempts_stand_in_the_order_of_sending(store: Store) -> None:
     assert await store.read(lambda tx: videos.attempt_of(tx, "video_1", 4)) is None
 
 
+@pytest.mark.parametrize("many", [0, 1, 32, 33, 70])
+async def test_many_are_read_as_each_alone_would_be(store: Store, many: int) -> None:
+    ids = [f"video_{number}" for number in range(70)]
+    await add_videos(store, *(make_video(id=video_id) for video_id in ids))
+    await add_attempts(
+        store, *(make_attempt(video_id=video_id, number=number) for video_id in ids for number in (1, 2))
+    )
+    wanted = [*ids[:many], *(["video_missing"] if many else [])]
+
+    def unit(tx: Tx) -> None:
+        assert videos.by_ids(tx, wanted) == {video_id: videos.by_id(tx, video_id) for video_id in ids[:many]}
+        assert videos.attempts_of_several(tx, wanted) == {
+            (video_id, attempt.number): attempt
+            for video_id in ids[:many]
+            for attempt in videos.attempts_of(tx, video_id)
+        }
+
+    await store.read(unit)
+
+
 async def test_attempt_is_saved_whole(store: Store) -> None:
     await add_videos(store, make_video())
     before = make_attempt()
