@@ -11,6 +11,7 @@ import rich_click as click
 
 from proxy import verbs
 from proxy.core.errors import ConfigError, ReelayError
+from proxy.explain import explain
 from proxy.settings import WithFiles, read_settings
 from proxy.verbs import SANDBOX
 
@@ -212,5 +213,5 @@ def demo(out: Path, prompt: str) -> None:
     _run(run(prompt, out, os.environ))
 
 
-for group in (verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
-    reelay.add_command(group)
+for command in (explain, verbs.tenants, verbs.keys, verbs.attempts, verbs.report):
+    reelay.add_command(command)

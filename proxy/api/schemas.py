@@ -197,6 +197,13 @@ class ExcludedObject(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class PassedOverObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that stands before the one that matched, and the keys of its `when` that do not hold."""
+
+    rule: str
+    unmet: tuple[str, ...]
+
+
 class QuoteObject(msgspec.Struct, frozen=True, kw_only=True):
     """What a create would do with the same body."""
 
@@ -219,6 +226,8 @@ class QuoteObject(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[CandidateObject, ...]
     excluded: tuple[ExcludedObject, ...]
     """Empty where providers are not exposed."""
+    passed_over: tuple[PassedOverObject, ...] = ()
+    """The same."""
     budget: None = None
     warnings: tuple[str, ...] | UnsetType = UNSET
     """Present only where there is something to warn of."""

@@ -121,7 +121,7 @@ async def quote_video(request: AnyRequest) -> Response[bytes]:
     house = house_of(request)
     caller = await authenticate(request, "videos")
     wish = await _wish(request)
-    return _json(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
+    return _json(show_quote(house.rules, quote(house, caller, wish.ask), wish.warnings))
 
 
 @get("/v1/videos/{video_id:str}")

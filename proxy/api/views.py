@@ -7,6 +7,7 @@ from proxy.api.schemas import (
     CandidateObject,
     ChangeObject,
     ExcludedObject,
+    PassedOverObject,
     QuoteObject,
     RoutingObject,
     UsageObject,
@@ -18,8 +19,9 @@ from proxy.core.clock import SECOND_US
 from proxy.core.money import usd_text
 from proxy.core.offer import Candidate, Exclusion, Plan
 from proxy.core.video import Footage, Spec
-from proxy.policy.plan import Decision
+from proxy.policy.plan import Decision, PassedOver
 from proxy.policy.prices import asked_seconds
+from proxy.policy.rules import Rules
 from proxy.services.house import House
 from proxy.store import tenants, videos
 from proxy.store.base import Tx
@@ -159,9 +161,9 @@ def poll_after_ms(look: Look) -> int:
     return int(min(10.0, max(1.0, expected_s / 20)) * 1000)
 
 
-def show_quote(house: House, decision: Decision, warnings: tuple[str, ...] = ()) -> QuoteObject:
-    """The whole plan: who would make it, at what price, why in this order, and why not the others."""
-    spec, plan, exposed = decision.spec, decision.plan, house.rules.expose_providers
+def show_quote(rules: Rules, decision: Decision, warnings: tuple[str, ...] = ()) -> QuoteObject:
+    """The whole plan: by which rule, who would make it, at what price, why in this order, and why not the others."""
+    spec, plan, exposed = decision.spec, decision.plan, rules.expose_providers
     return QuoteObject(
         model=spec.model,
         resolution=spec.resolution,
@@ -179,6 +181,7 @@ def show_quote(house: House, decision: Decision, warnings: tuple[str, ...] = ())
         changed=_changed(plan),
         candidates=tuple(_candidate(candidate, exposed=exposed) for candidate in plan.candidates),
         excluded=tuple(_excluded(one) for one in plan.excluded) if exposed else (),
+        passed_over=tuple(_passed_over(one) for one in decision.passed_over) if exposed else (),
         warnings=warnings or msgspec.UNSET,
     )
 
@@ -197,6 +200,10 @@ def _candidate(candidate: Candidate, *, exposed: bool) -> CandidateObject:
         expected_seconds=round(candidate.expected_s, 1),
         reason=candidate.reason if exposed else None,
     )
+
+
+def _passed_over(one: PassedOver) -> PassedOverObject:
+    return PassedOverObject(rule=one.rule, unmet=one.unmet)
 
 
 def _excluded(one: Exclusion) -> ExcludedObject:

@@ -1,6 +1,7 @@
 """The one resolver: what is asked, under which rule, from whom and in which order. Create and quote both ask it."""
 
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -22,11 +23,21 @@ _DAY_US = 24 * _HOUR_US
 _SORTS: dict[str, StrategyName] = {"price": "cheapest", "latency": "fastest", "balanced": "balanced"}
 
 
+class PassedOver(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that stands before the one that matched."""
+
+    rule: str
+    unmet: tuple[str, ...]
+    """Keys of its `when` that do not hold."""
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What will be made, and who may be asked to make it."""
 
     spec: Spec
     plan: Plan
+    passed_over: tuple[PassedOver, ...] = ()
+    """Only where it is explained."""
 
 
 def decide(
@@ -71,7 +82,14 @@ def decide(
         book_hash=rules.book_hash,
         markup=tenant.markup,
     )
-    return Decision(spec=spec, plan=plan)
+    return Decision(spec=spec, plan=plan, passed_over=_passed_over(rules, rule, facts) if explain else ())
+
+
+def _passed_over(rules: Rules, matched: Rule, facts: Facts) -> tuple[PassedOver, ...]:
+    return tuple(
+        PassedOver(rule=rule.name, unmet=tuple(key for key, holds in rule.conditions.items() if not holds(facts)))
+        for rule in takewhile(lambda rule: rule is not matched, rules.rules)
+    )
 
 
 # --- what the rule makes of the request

@@ -118,6 +118,15 @@ def condition(item: Item, models: Mapping[str, str]) -> Condition:
     return _all(parts)
 
 
+def conditions(item: Item, models: Mapping[str, str]) -> dict[str, Condition]:
+    """The same one by one, by their keys: those that do not hold are why a rule is passed over."""
+    found: dict[str, Condition] = {}
+    for key, value in item.node.value:
+        alone = yaml.MappingNode(item.node.tag, [(key, value)], item.node.start_mark, item.node.end_mark)
+        found[str(key.value)] = condition(msgspec.structs.replace(item, node=alone), models)
+    return found
+
+
 def _all(parts: list[Condition]) -> Condition:
     if len(parts) == 1:
         return parts[0]

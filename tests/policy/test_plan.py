@@ -353,3 +353,19 @@ def test_weights_leave_out_who_is_not_named() -> None:
 def test_missing_price_is_not_an_error_of_ours() -> None:
     assert not issubclass(PriceMissing, RequestError)
     assert refused(RULES, tier="mini").code == "unsupported_request"
+
+
+def test_rules_before_the_one_that_matches_say_which_of_their_conditions_do_not_hold() -> None:
+    rules = make_rules(
+        """
+rules:
+  - {name: long, when: {seconds: {min: 10}, tier: standard}, strategy: cheapest}
+  - {name: odd, when: {any: [{hour: 23}, {tenant: other}], not: {tier: standard}}, strategy: cheapest}
+  - {name: fits, when: {tier: standard}, strategy: cheapest}
+  - {name: default, strategy: cheapest}
+"""
+    )
+    passed = decided(rules, seconds=5).passed_over
+    assert [(one.rule, one.unmet) for one in passed] == [("long", ("seconds",)), ("odd", ("any", "not"))]
+    assert decided(rules, seconds=12).passed_over == ()
+    assert decided(rules, seconds=5, explain=False).passed_over == ()

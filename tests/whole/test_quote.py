@@ -94,6 +94,16 @@ async def test_excluded_offer_says_which_part_it_cannot_meet(
     assert set(found) <= set(reasons)
 
 
+async def test_rules_that_were_passed_over_say_why(shop: Company) -> None:
+    quoted = await quote(shop, aspect_ratio="3:4")
+    assert quoted["rule"] == "billed"
+    assert quoted["passed_over"] == [
+        {"rule": "previews", "unmet": ["metadata.stage"]},
+        {"rule": "small", "unmet": ["end_user_id"]},
+        {"rule": "favourites", "unmet": ["aspect_ratio"]},
+    ]
+
+
 async def test_quote_keeps_nothing_and_asks_nobody(shop: Company) -> None:
     before = await shop.kept()
     for _ in range(3):
