@@ -43,7 +43,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FIELDS = (
-    click.option("--model", help="As a request says it: seedance-2.0, seedance-2.0:cheapest, fal/seedance-2.0."),
+    click.option("--model", help="As a request says it: seedance-2.0, seedance-2.0:cheapest, PROVIDER/seedance-2.0."),
     click.option("--prompt", help="What the film shows; any, where only the plan matters."),
     click.option("--seconds", help="Length, or auto."),
     click.option("--size", help="Such as 1280x720."),
