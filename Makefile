@@ -30,6 +30,7 @@ demo: .venv/.ready
 
 test: .venv/.ready .venv-openai-json-era/.ready
 	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+	REELAY_TEST_ENGINE=postgresql $(BIN)/pytest -n 2 --dist loadfile -m "not long" tests/whole
 
 test-all: .venv/.ready .venv-openai-json-era/.ready
 	$(BIN)/pytest -m long
