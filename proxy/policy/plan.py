@@ -89,9 +89,11 @@ def decide(
 
 
 def _passed_over(rules: Rules, matched: Rule, facts: Facts) -> tuple[PassedOver, ...]:
+    before = takewhile(lambda rule: rule is not matched, rules.rules)
     return tuple(
-        PassedOver(rule=rule.name, unmet=tuple(key for key, one in rule.conditions.items() if not one.holds(facts)))
-        for rule in takewhile(lambda rule: rule is not matched, rules.rules)
+        PassedOver(rule=rule.name, unmet=tuple(key for key, holds in rule.when.parts.items() if not holds(facts)))
+        for rule in before
+        if rule.when is not None
     )
 
 

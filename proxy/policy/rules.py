@@ -29,7 +29,7 @@ from proxy.policy.marked import (
     text,
     whole,
 )
-from proxy.policy.when import MAX_SEED, Condition, condition, conditions, seconds_or_auto
+from proxy.policy.when import MAX_SEED, Condition, condition, seconds_or_auto
 
 FALLBACK_ON = ("throttled", "capacity", "provider_error", "seller_timeout", "account", "invalid_input")
 """The closed set of `on`; moderation and unknown ends have keys of their own."""
@@ -60,8 +60,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     when: Condition | None
     """None: the last rule, which always matches."""
-    conditions: dict[str, Condition]
-    """What `when` is made of, by key."""
     fill: dict[str, Any]
     """Spec fields to values, for what the client left open."""
     resolution_at_most: str | None
@@ -352,7 +350,6 @@ def _rule(entry: Item, known: _Known) -> Rule:
     return Rule(
         name=fields.need("name", text),
         when=fields.read("when", lambda item: condition(item, known.models), None),
-        conditions=fields.read("when", lambda item: conditions(item, known.models), {}),
         fill=fill,
         resolution_at_most=fields.read("resolution_at_most", choice(RESOLUTIONS), None),
         downgrade=fields.read("downgrade", flag, default=False),

@@ -82,6 +82,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
     holds: Holds
     tree: Tree
+    parts: dict[str, Holds]
+    """The same one by one, by their keys: those that do not hold are why a rule is passed over."""
 
 
 class _Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,33 +154,29 @@ def condition(item: Item, models: Mapping[str, str]) -> Condition:
 
     `models` takes every name of a model, aliases too, to its own name.
     """
-    tree = _tree(item, models)
-    return Condition(holds=_compiled(tree), tree=tree)
+    parts = _parts(item, models)
+    tree = _joined(parts)
+    return Condition(holds=_compiled(tree), tree=tree, parts={key: _compiled(part) for key, part in parts.items()})
 
 
-def _tree(item: Item, models: Mapping[str, str]) -> Tree:
+def _parts(item: Item, models: Mapping[str, str]) -> dict[str, Tree]:
     entries = mapping(item)
     if not entries:
         raise item.fault("`when` holds no condition; leave it out in the last rule")
-    parts = [_part(item, key, value, models) for (key, _), value in zip(item.node.value, entries.values(), strict=True)]
-    return parts[0] if len(parts) == 1 else Every(tuple(parts))
+    pairs = zip(item.node.value, entries.items(), strict=True)
+    return {name: _part(item, key, value, models) for (key, _), (name, value) in pairs}
 
 
-def conditions(item: Item, models: Mapping[str, str]) -> dict[str, Condition]:
-    """The same one by one, by their keys: those that do not hold are why a rule is passed over."""
-    found: dict[str, Condition] = {}
-    for key, value in item.node.value:
-        alone = yaml.MappingNode(item.node.tag, [(key, value)], item.node.start_mark, item.node.end_mark)
-        found[str(key.value)] = condition(msgspec.structs.replace(item, node=alone), models)
-    return found
+def _joined(parts: Mapping[str, Tree]) -> Tree:
+    return next(iter(parts.values())) if len(parts) == 1 else Every(tuple(parts.values()))
 
 
 def _part(item: Item, key: yaml.ScalarNode, value: Item, models: Mapping[str, str]) -> Tree:
     name = str(key.value)
     if name == "not":
-        return Not(_tree(value, models))
+        return Not(_joined(_parts(value, models)))
     if name in {"any", "all"}:
-        parts = tuple(_tree(one, models) for one in items(value))
+        parts = tuple(_joined(_parts(one, models)) for one in items(value))
         if not parts:
             raise value.fault(f"`{name}` holds no condition")
         return Every(parts) if name == "all" else Either(parts)
