@@ -48,8 +48,7 @@ def _newcomer(tx: Tx, video: Video) -> Waiting:
 
 
 def _next(tx: Tx, account: Account, most: int, newcomer: Waiting | None = None) -> list[str]:
-    there = lanes.in_flight(tx, account.name)
-    free = most - sum(there.values())
+    free = most - lanes.count(tx, account.name)
     if free <= 0:
         return []
     waiting = {
@@ -58,7 +57,9 @@ def _next(tx: Tx, account: Account, most: int, newcomer: Waiting | None = None) 
     }
     if newcomer is not None:
         waiting.setdefault(newcomer.video_id, newcomer)
-    return [one.video_id for one in next_in(waiting.values(), there, free)]
+    if len(waiting) <= free:
+        return list(waiting)
+    return [one.video_id for one in next_in(waiting.values(), lanes.in_flight(tx, account.name), free)]
 
 
 def _wake(tx: Tx, called: list[str]) -> None:

@@ -24,6 +24,11 @@ _IN_FLIGHT = Statement(
     .where(attempts.c.provider == bindparam("provider"), attempts.c.state.in_(["sending", "running"]))
     .group_by(videos.c.tenant_id)
 )
+_COUNT = Statement(
+    select(func.count())
+    .select_from(attempts)
+    .where(attempts.c.provider == bindparam("provider"), attempts.c.state.in_(["sending", "running"]))
+)
 _NAMES = Place.__struct_fields__
 _turn = (
     select(
@@ -53,6 +58,12 @@ def lock(tx: Tx, provider: str) -> None:
 def in_flight(tx: Tx, provider: str) -> dict[str, int]:
     """Tenant to its attempts that are at the provider, or on their way there."""
     return {row[0]: int(row[1]) for row in tx.rows(_IN_FLIGHT, provider=provider)}
+
+
+def count(tx: Tx, provider: str) -> int:
+    """The sum of these."""
+    row = tx.one(_COUNT, provider=provider)
+    return 0 if row is None else int(row[0])
 
 
 def waiting(tx: Tx, provider: str, *, of_each: int) -> list[Place]:
