@@ -150,17 +150,33 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         return self.folder / "data/reelay.db"
 
 
-def start_server(folder: Path, *, module: str = "proxy", arguments: tuple[str, ...] = ("serve",)) -> Process:
-    """As an operator starts it; the rules lie in `folder`."""
+def start_server(
+    folder: Path, *, module: str = "proxy", arguments: tuple[str, ...] = ("serve",), database_url: str | None = None
+) -> Process:
+    """As an operator starts it; the rules lie in `folder`, and so does the database unless it has an address."""
     port = free_port()
     settings = {"REELAY_PORT": str(port), "REELAY_BOOTSTRAP_KEY": OPERATOR_KEY} | PLAY_KEYS
+    if database_url is not None:
+        settings |= {"REELAY_DATABASE_URL": database_url, "REELAY_SECRET": "a-secret-of-the-bench"}
     return start(module, list(arguments), folder=folder, port=port, probe="/readyz", env=settings)
 
 
-def make_key(generator: Generator, process: Process) -> str:
+def make_key(generator: Generator, process: Process, tenant: str = "default") -> str:
     """A key with the scope of every client, as an operator makes it."""
-    wish = msgspec.json.encode({"tenant": "default", "name": "bench", "scopes": ["videos"]})
-    request = post("/admin/keys", wish, OPERATOR_KEY)
-    made = generator.send(Job(port=process.port, requests=(request,), connections=1, count=1))
-    key: str = msgspec.json.decode(made.sample)["key"]
+    key: str = _ask(generator, process, "/admin/keys", {"tenant": tenant, "name": "bench", "scopes": ["videos"]})["key"]
     return key
+
+
+def make_tenants(generator: Generator, process: Process, count: int) -> list[str]:
+    """Keys of so many new tenants, one each."""
+    names = [f"tenant-{number}" for number in range(count)]
+    for name in names:
+        _ask(generator, process, "/admin/tenants", {"name": name})
+    return [make_key(generator, process, name) for name in names]
+
+
+def _ask(generator: Generator, process: Process, path: str, wish: dict[str, Any]) -> dict[str, Any]:
+    request = post(path, msgspec.json.encode(wish), OPERATOR_KEY)
+    answer = generator.send(Job(port=process.port, requests=(request,), connections=1, count=1))
+    made: dict[str, Any] = msgspec.json.decode(answer.sample)
+    return made
