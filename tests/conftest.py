@@ -1,4 +1,4 @@
-"""Databases on both engines, for whoever asks."""
+"""Databases on both engines, for whoever asks; and the order of all tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,3 +24,8 @@ def database(engine: str, tmp_path: Path) -> Iterator[Database]:
     url = server().new()
     yield Database(place=url, folder=tmp_path)
     server().give_back(url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: "/whole/" not in item.nodeid)
