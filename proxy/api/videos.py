@@ -8,13 +8,14 @@ from litestar import Request, Response, delete, get, head, post
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from proxy.api.answers import Answer
 from proxy.api.auth import authenticate
 from proxy.api.bodies import CreateRequest, ListQuery, parse_list_query, read_create
 from proxy.api.documents import refuse_length
 from proxy.api.failures import envelope
 from proxy.api.ranges import Portion, Unsatisfiable, Whole, content_headers, not_modified, parse_range, strong_etag
 from proxy.api.schemas import VideoDeleted, video_page
-from proxy.api.views import Look, encode, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
+from proxy.api.views import Look, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
 from proxy.core.errors import InvalidValue, NotFound, Unsupported
 from proxy.core.tenant import Caller
 from proxy.core.video import Footage
@@ -38,13 +39,9 @@ def house_of(request: AnyRequest) -> House:
     return house
 
 
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
-    return Response(encode(value), media_type="application/json", status_code=200, headers=headers)
-
-
-def _video(house: House, look: Look, warnings: tuple[str, ...] = ()) -> Response[bytes]:
-    headers = {"openai-poll-after-ms": str(poll_after_ms(look))} if look.video.live else None
-    return _json(show(house, look, warnings), headers)
+def _video(house: House, look: Look, warnings: tuple[str, ...] = ()) -> Answer:
+    headers = ((b"openai-poll-after-ms", b"%d" % poll_after_ms(look)),) if look.video.live else ()
+    return Answer(show(house, look, warnings), headers)
 
 
 def _unknown_video(video_id: str) -> NotFound:
@@ -62,7 +59,7 @@ async def _wish(request: AnyRequest) -> CreateRequest:
 
 
 @post("/v1/videos", status_code=200)
-async def create_video(request: AnyRequest) -> Response[bytes]:
+async def create_video(request: AnyRequest) -> Answer:
     """Accept a video."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -81,16 +78,16 @@ async def create_video(request: AnyRequest) -> Response[bytes]:
 
 
 @post("/v1/videos/quote", status_code=200)
-async def quote_video(request: AnyRequest) -> Response[bytes]:
+async def quote_video(request: AnyRequest) -> Answer:
     """Tell what a video would cost, and by whom it would be made; buys nothing."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
     wish = await _wish(request)
-    return _json(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
+    return Answer(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
 
 
 @get("/v1/videos/{video_id:str}")
-async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
+async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Answer:
     """Tell where a video stands."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -101,7 +98,7 @@ async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Respon
 
 
 @get("/v1/videos")
-async def list_videos(request: AnyRequest) -> Response[bytes]:
+async def list_videos(request: AnyRequest) -> Answer:
     """List a tenant's videos by time of creation."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -113,7 +110,7 @@ async def list_videos(request: AnyRequest) -> Response[bytes]:
 
     looks = await house.store.read(unit)
     shown = tuple(show(house, look) for look in looks[: query.limit])
-    return _json(video_page(shown, has_more=len(looks) > query.limit))
+    return Answer(video_page(shown, has_more=len(looks) > query.limit))
 
 
 def _page(tx: Tx, caller: Caller, query: ListQuery) -> list[Video]:
@@ -136,17 +133,17 @@ def _page(tx: Tx, caller: Caller, query: ListQuery) -> list[Video]:
 
 
 @delete("/v1/videos/{video_id:str}", status_code=200)
-async def remove_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
+async def remove_video(request: AnyRequest, video_id: FromPath[str]) -> Answer:
     """Cancel a video where it still runs, hide it and erase what its customer gave."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
     if not await delete_video(house, caller.tenant.id, video_id):
         raise _unknown_video(video_id)
-    return _json(VideoDeleted(id=video_id))
+    return Answer(VideoDeleted(id=video_id))
 
 
 @post("/v1/videos/{video_id:str}/cancel", status_code=200)
-async def cancel_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
+async def cancel_video(request: AnyRequest, video_id: FromPath[str]) -> Answer:
     """Stop a video; it stays readable as failed."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
