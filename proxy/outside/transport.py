@@ -7,14 +7,15 @@ connection that was never made counts as the first; whatever is not known counts
 """
 
 import asyncio
+import contextlib
 import ssl
 from importlib.metadata import version
 from typing import Literal
 
 import aiohttp
-import certifi
+import httpx
 from aiohttp.abc import AbstractResolver
-from yarl import URL
+from httpx_aiohttp import AiohttpTransport
 
 from proxy.core.account import Account
 from proxy.core.errors import Interrupted, NotSent
@@ -45,15 +46,11 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        self._timeout = aiohttp.ClientTimeout(connect=pool_timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        self._timeouts = {"connect": CONNECT_TIMEOUT_S, "pool": pool_timeout_s}
         self._ssl_context = ssl_context
         self._resolver = resolver
-        self._lines: dict[tuple[str, str, int | None, _Habit], aiohttp.ClientSession] = {}
-        self._headers = {
-            "accept": "application/json",
-            "accept-encoding": "gzip, deflate",
-            "user-agent": f"reelay/{version('reelay')}",
-        }
+        self._lines: dict[tuple[str, str, int | None, _Habit], SellerTransport] = {}
+        self._user_agent = f"reelay/{version('reelay')}"
 
     async def send(
         self, account: Account, authorization: tuple[str, str], call: Call, *, timeout_s: float, fresh: bool = False
@@ -65,13 +62,11 @@ class Transport:
         connection, and sends nothing twice; without it a GET whose idle connection the seller just
         closed is repeated once. Raises NotSent or Interrupted.
         """
-        if not call.path.startswith("/"):
-            # `https://host` and `@elsewhere/` would make another host, and the key would go there.
-            raise NotSent(f"a path for {account.name} does not begin with a slash")
+        request = self._request(account, authorization, call)
         line = self._line(account, "fresh" if fresh else "pooled")
         try:
             async with asyncio.timeout(timeout_s):
-                return await _exchange(line, account, authorization, call)
+                return await _exchange(line, request, account.name)
         except (NotSent, Interrupted):
             raise
         except TimeoutError as exc:
@@ -85,33 +80,97 @@ class Transport:
         lines = tuple(self._lines.values())
         self._lines.clear()
         for line in lines:
-            await line.close()
+            await line.aclose()
 
-    def _line(self, account: Account, habit: _Habit) -> aiohttp.ClientSession:
+    def _request(self, account: Account, authorization: tuple[str, str], call: Call) -> httpx.Request:
+        if not call.path.startswith("/"):
+            # `https://host` and `@elsewhere/` would make another host, and the key would go there.
+            raise NotSent(f"a path for {account.name} does not begin with a slash")
+        headers = httpx.Headers(
+            {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": self._user_agent}
+        )
+        if call.body is not None:
+            headers["content-type"] = "application/json"
+        for name, value in (*call.headers, authorization):
+            headers[name] = value
+        url = httpx.URL(account.base_url + call.path)
+        if call.query:
+            url = url.copy_merge_params(call.query)
+        return httpx.Request(
+            call.method, url, headers=headers, content=call.body, extensions={"timeout": self._timeouts}
+        )
+
+    def _line(self, account: Account, habit: _Habit) -> "SellerTransport":
         # A reload may change host or limit; the old line then ends its calls and idles out.
         key = (account.name, account.base_url, account.max_in_flight, habit)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = self._open(account, fresh=habit == "fresh")
+            if self._ssl_context is None:
+                self._ssl_context = httpx.create_ssl_context(trust_env=False)
+            line = SellerTransport(
+                self._ssl_context,
+                connections=account.max_in_flight or DEFAULT_CONNECTIONS,
+                fresh=habit == "fresh",
+                resolver=self._resolver,
+            )
+            self._lines[key] = line
         return line
 
-    def _open(self, account: Account, *, fresh: bool) -> aiohttp.ClientSession:
-        if self._ssl_context is None:
-            self._ssl_context = ssl.create_default_context(cafile=certifi.where())
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=account.max_in_flight or DEFAULT_CONNECTIONS,
-                ssl=self._ssl_context,
-                resolver=self._resolver,
-                force_close=fresh,
-                keepalive_timeout=None if fresh else KEEP_ALIVE_S,
-            ),
-            timeout=self._timeout,
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_send_once if fresh else _repeat_only_get,),
-            trust_env=False,
-        )
+
+class SellerTransport(AiohttpTransport):
+    """
+    httpx's transport over aiohttp, with the kinds of errors put right.
+
+    The library reports a connection that the server dropped as a connect timeout, as if nothing had
+    left. Here ConnectError and ConnectTimeout mean just that, and everything else means that bytes may
+    have left.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, *, connections: int, fresh: bool, resolver: AbstractResolver | None = None
+    ) -> None:
+        def open_session() -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=connections,
+                    ssl=context,
+                    resolver=resolver,
+                    force_close=fresh,
+                    keepalive_timeout=None if fresh else KEEP_ALIVE_S,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                middlewares=(_send_once if fresh else _repeat_only_get,),
+                trust_env=False,
+            )
+
+        super().__init__(verify=context, trust_env=False, client=open_session)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises httpx's errors, restored from aiohttp's."""
+        try:
+            return await super().handle_async_request(request)
+        except httpx.TransportError as exc:
+            raise _restored(exc.__cause__) from exc.__cause__
+        except aiohttp.ClientResponseError as exc:
+            # Its repr holds the request's headers and so the key; it is not kept as a cause.
+            raise httpx.RemoteProtocolError(f"not HTTP: {exc.message}") from None
+
+
+_KINDS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.SocketTimeoutError, httpx.ReadTimeout),
+    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
+)
+"""The first that fits counts; the order is from the special to the general."""
+
+
+def _restored(cause: BaseException | None) -> httpx.TransportError:
+    """What httpx calls it; a cause that is not in the table is a ReadError: bytes may have left."""
+    for theirs, ours in _KINDS:
+        if isinstance(cause, theirs):
+            return ours(type(cause).__name__)
+    return httpx.ReadError(type(cause).__name__)
 
 
 class _DroppedError(aiohttp.ClientConnectionError):
@@ -139,49 +198,34 @@ async def _repeat_only_get(request: aiohttp.ClientRequest, send: aiohttp.ClientH
     return await _send_once(request, send)
 
 
-async def _exchange(line: aiohttp.ClientSession, account: Account, authorization: tuple[str, str], call: Call) -> Reply:
-    headers = {} if call.body is None else {"content-type": "application/json"}
-    for name, value in (*call.headers, authorization):
-        headers[name.lower()] = value
-    url = URL(account.base_url + call.path)
-    if call.query:
-        url = url.update_query(call.query)
+async def _exchange(line: SellerTransport, request: httpx.Request, name: str) -> Reply:
+    # The transport is called directly: a client around it costs half as much again and adds only
+    # cookies, redirects and environment, none of which are wanted.
     try:
-        response = await line.request(call.method, url, headers=headers, data=call.body, allow_redirects=False)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-        raise NotSent(f"no connection to {account.name}: {_reason(exc)}") from exc
-    except aiohttp.ClientResponseError as exc:
-        # Its repr holds the request's headers and so the key; it is not kept as a cause.
-        raise Interrupted(f"what {account.name} answered is not HTTP: {exc.message}") from None
+        response = await line.handle_async_request(request)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        raise NotSent(f"no connection to {name}: {_reason(exc)}") from exc
     try:
         body = await _body(response)
     finally:
         # An answer in hand is not lost because its connection then fails to close.
-        response.release()
-    return Reply(status=response.status, headers=_by_name(response), body=body)
+        with contextlib.suppress(Exception):
+            await response.aclose()
+    return Reply(status=response.status_code, headers=dict(response.headers.items()), body=body)
 
 
-def _by_name(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """A header that comes more than once is a list, as HTTP has it."""
-    named: dict[str, str] = {}
-    for written, value in response.headers.items():
-        name = written.lower()
-        named[name] = f"{named[name]}, {value}" if name in named else value
-    return named
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: httpx.Response) -> bytes:
     """All of it, unpacked; every failure is Interrupted, for the seller has begun to answer."""
     pieces: list[bytes] = []
     size_bytes = 0
     try:
-        async for piece in response.content.iter_any():
+        async for piece in response.aiter_bytes():
             size_bytes += len(piece)
             if size_bytes > MAX_BODY_BYTES:
-                raise Interrupted(f"an answer with status {response.status} is longer than {MAX_BODY_BYTES} bytes")
+                raise Interrupted(f"an answer with status {response.status_code} is longer than {MAX_BODY_BYTES} bytes")
             pieces.append(piece)
-    except aiohttp.ClientError as exc:
-        raise Interrupted(f"an answer with status {response.status} broke off: {_reason(exc)}") from exc
+    except httpx.HTTPError as exc:
+        raise Interrupted(f"an answer with status {response.status_code} broke off: {_reason(exc)}") from exc
     return b"".join(pieces)
 
 
