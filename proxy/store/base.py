@@ -1,6 +1,7 @@
 """How a unit of work speaks to the database, whichever engine runs it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -29,8 +30,15 @@ class _Text(msgspec.Struct, frozen=True):
     """Values that stand in the statement itself."""
     row: str | None = None
     """What an insert repeats for each row, where it is the end of the statement: `(?, ?)`."""
+    fields: Callable[[msgspec.Struct], tuple[Any, ...]] | None = None
+    """Takes the parameters from a Struct, where the driver counts them and all of them are its fields."""
 
-    def parameters(self, values: Mapping[str, Any]) -> Any:
+    def parameters(self, values: Mapping[str, Any] | msgspec.Struct) -> Any:
+        """Of one run; a Struct gives its fields."""
+        if isinstance(values, msgspec.Struct):
+            if self.fields is not None:
+                return self.fields(values)
+            values = fields_of(values)
         every = {**self.constants, **values} if self.constants else values
         return every if self.order is None else tuple([every[name] for name in self.order])
 
@@ -63,7 +71,8 @@ class Statement:
         sql = str(compiled)
         head, values, row = sql.rpartition(" VALUES ")
         counted = order is not None and head.startswith("INSERT") and row == f"({', '.join('?' * len(order))})"
-        return _Text(sql, order, constants, values + row if counted else None)
+        fields = attrgetter(*order) if order is not None and len(order) > 1 and not constants else None
+        return _Text(sql, order, constants, values + row if counted else None, fields)
 
 
 class Tx:
@@ -87,8 +96,8 @@ class Tx:
         self._execute(statement, values)
         return self._cursor.rowcount  # type: ignore[no-any-return]  # the driver is untyped
 
-    def run_many(self, statement: Statement, values: Iterable[Mapping[str, Any]]) -> None:
-        """One statement over many rows."""
+    def run_many(self, statement: Statement, values: Iterable[Mapping[str, Any] | msgspec.Struct]) -> None:
+        """One statement over many rows; a Struct stands for its fields."""
         text = statement.text(self._dialect)
         rows = [text.parameters(row) for row in values]
         if text.row is None or len(rows) == 1:
