@@ -1,28 +1,31 @@
-"""A whole JSON answer: two messages to the server, and nothing between."""
+"""A whole answer in JSON: two messages to the server, and nothing between."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
+from litestar import Response
 from litestar.types import Receive, Scope, Send
 
 
-class Answer:
+class Answer(Response[bytes]):
     """
-    An answer of status 200 that is its own ASGI application, which Litestar hands on as it is.
+    A body of JSON under status 200 that is its own ASGI application.
 
-    Its Response costs as much again as finding the route: it looks for cookies, encoders, hooks and
-    tasks, none of which the hot routes have. `headers` are ASCII, their names in lower case.
+    Litestar's Response costs as much again as finding the route: it looks for cookies, encoders, hooks
+    and tasks, none of which the hot routes have.
     """
 
-    __slots__ = ("_body", "_headers")
+    def __init__(self, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        # Not the parent's, which is what is saved.
+        more = () if headers is None else [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        length = (b"content-length", b"%d" % len(body))
+        self._said = [(b"content-type", b"application/json"), length, *more]
+        self._body = body
 
-    def __init__(self, value: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        self._body = msgspec.json.encode(value)
-        self._headers = headers
+    def to_asgi_response(self, *_: Any, **__: Any) -> "Answer":  # type: ignore[override]  # an ASGI application all the same
+        return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
-        length = (b"content-length", b"%d" % len(self._body))
-        head = [(b"content-type", b"application/json"), length, *self._headers]
-        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.start", "status": 200, "headers": self._said})
         await send({"type": "http.response.body", "body": self._body, "more_body": False})

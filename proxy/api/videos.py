@@ -15,7 +15,7 @@ from proxy.api.documents import refuse_length
 from proxy.api.failures import envelope
 from proxy.api.ranges import Portion, Unsatisfiable, Whole, content_headers, not_modified, parse_range, strong_etag
 from proxy.api.schemas import VideoDeleted, video_page
-from proxy.api.views import Look, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
+from proxy.api.views import Look, encode, look_at, look_at_new, own_look, poll_after_ms, show, show_quote
 from proxy.core.errors import InvalidValue, NotFound, Unsupported
 from proxy.core.tenant import Caller
 from proxy.core.video import Footage
@@ -35,13 +35,17 @@ AnyRequest = Request[Any, Any, Any]
 
 
 def house_of(request: AnyRequest) -> House:
-    house: House = request.app.state.house
+    house: House = request.app.state["house"]
     return house
 
 
-def _video(house: House, look: Look, warnings: tuple[str, ...] = ()) -> Answer:
-    headers = ((b"openai-poll-after-ms", b"%d" % poll_after_ms(look)),) if look.video.live else ()
-    return Answer(show(house, look, warnings), headers)
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Answer(encode(value), headers)
+
+
+def _video(house: House, look: Look, warnings: tuple[str, ...] = ()) -> Response[bytes]:
+    headers = {"openai-poll-after-ms": str(poll_after_ms(look))} if look.video.live else None
+    return _json(show(house, look, warnings), headers)
 
 
 def _unknown_video(video_id: str) -> NotFound:
@@ -59,7 +63,7 @@ async def _wish(request: AnyRequest) -> CreateRequest:
 
 
 @post("/v1/videos", status_code=200)
-async def create_video(request: AnyRequest) -> Answer:
+async def create_video(request: AnyRequest) -> Response[bytes]:
     """Accept a video."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -78,16 +82,16 @@ async def create_video(request: AnyRequest) -> Answer:
 
 
 @post("/v1/videos/quote", status_code=200)
-async def quote_video(request: AnyRequest) -> Answer:
+async def quote_video(request: AnyRequest) -> Response[bytes]:
     """Tell what a video would cost, and by whom it would be made; buys nothing."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
     wish = await _wish(request)
-    return Answer(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
+    return _json(show_quote(house, quote(house, caller, wish.ask), wish.warnings))
 
 
 @get("/v1/videos/{video_id:str}")
-async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Answer:
+async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
     """Tell where a video stands."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -98,7 +102,7 @@ async def retrieve_video(request: AnyRequest, video_id: FromPath[str]) -> Answer
 
 
 @get("/v1/videos")
-async def list_videos(request: AnyRequest) -> Answer:
+async def list_videos(request: AnyRequest) -> Response[bytes]:
     """List a tenant's videos by time of creation."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
@@ -110,7 +114,7 @@ async def list_videos(request: AnyRequest) -> Answer:
 
     looks = await house.store.read(unit)
     shown = tuple(show(house, look) for look in looks[: query.limit])
-    return Answer(video_page(shown, has_more=len(looks) > query.limit))
+    return _json(video_page(shown, has_more=len(looks) > query.limit))
 
 
 def _page(tx: Tx, caller: Caller, query: ListQuery) -> list[Video]:
@@ -133,17 +137,17 @@ def _page(tx: Tx, caller: Caller, query: ListQuery) -> list[Video]:
 
 
 @delete("/v1/videos/{video_id:str}", status_code=200)
-async def remove_video(request: AnyRequest, video_id: FromPath[str]) -> Answer:
+async def remove_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
     """Cancel a video where it still runs, hide it and erase what its customer gave."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
     if not await delete_video(house, caller.tenant.id, video_id):
         raise _unknown_video(video_id)
-    return Answer(VideoDeleted(id=video_id))
+    return _json(VideoDeleted(id=video_id))
 
 
 @post("/v1/videos/{video_id:str}/cancel", status_code=200)
-async def cancel_video(request: AnyRequest, video_id: FromPath[str]) -> Answer:
+async def cancel_video(request: AnyRequest, video_id: FromPath[str]) -> Response[bytes]:
     """Stop a video; it stays readable as failed."""
     house = house_of(request)
     caller = await authenticate(request, "videos")

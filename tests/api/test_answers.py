@@ -14,7 +14,8 @@ async def test_answer_names_its_type_and_length_and_carries_more_headers() -> No
     async def receive() -> Any:
         raise AssertionError("an answer asks nothing more of its client")
 
-    await Answer({"name": "é"}, headers=((b"x-more", b"1"),))({}, receive, send)  # type: ignore[arg-type]  # it looks at no scope
+    answer = Answer('{"name":"é"}'.encode(), {"x-more": "1"})
+    await answer.to_asgi_response(None, None)({}, receive, send)  # type: ignore[arg-type]  # it looks at no scope
     head, body = said
     assert head == {
         "type": "http.response.start",
