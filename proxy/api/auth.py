@@ -94,7 +94,7 @@ async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:
     presented = _presented(request.scope["headers"])
     if not presented:
         raise InvalidApiKey("No API key provided. Send it as 'Authorization: Bearer <key>'.")
-    keyring: Keyring = request.app.state.keyring
+    keyring: Keyring = request.app.state["keyring"]
     caller = await keyring.caller(presented.strip())
     if scope not in caller.scopes:
         raise PermissionDenied(f"This API key lacks the scope '{scope}'.")

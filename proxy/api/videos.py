@@ -9,6 +9,7 @@ from litestar import Request, Response, delete, get, head, post
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from proxy.api.answers import Answer
 from proxy.api.auth import authenticate
 from proxy.api.bodies import CreateRequest, ListQuery, parse_list_query, read_create
 from proxy.api.documents import refuse_length
@@ -38,12 +39,12 @@ AnyRequest = Request[Any, Any, Any]
 
 
 def house_of(request: AnyRequest) -> House:
-    house: House = request.app.state.house
+    house: House = request.app.state["house"]
     return house
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response[bytes]:
-    return Response(encode(value), media_type="application/json", status_code=200, headers=headers)
+    return Answer(encode(value), headers)
 
 
 def _video(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -37,8 +38,15 @@ class _Text:
         self._row = row if head.startswith("INSERT") and _ROW.fullmatch(row) else None
         """What an insert repeats for each row, where it is the end of the statement: `(?, ?)`."""
         self._longer: dict[int, str] = {1: sql}
+        self._fields = attrgetter(*order) if len(order) > 1 and not constants else None
+        """Takes the parameters from a Struct, where all of them are its fields."""
 
-    def parameters(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    def parameters(self, values: Mapping[str, Any] | msgspec.Struct) -> tuple[Any, ...]:
+        """Of one run; a Struct gives its fields."""
+        if isinstance(values, msgspec.Struct):
+            if self._fields is not None:
+                return self._fields(values)
+            values = fields_of(values)
         every = {**self._constants, **values} if self._constants else values
         return tuple([every[name] for name in self._order])
 
@@ -103,8 +111,8 @@ class Tx:
         self._execute(statement, values)
         return self._cursor.rowcount  # type: ignore[no-any-return]  # the driver is untyped
 
-    def run_many(self, statement: Statement, values: Iterable[Mapping[str, Any]]) -> None:
-        """One statement over many rows."""
+    def run_many(self, statement: Statement, values: Iterable[Mapping[str, Any] | msgspec.Struct]) -> None:
+        """One statement over many rows; a Struct stands for its fields."""
         text = statement.text(self._dialect)
         rows = [text.parameters(row) for row in values]
         # The driver lets go of the interpreter's lock at each step, and gets it back late on a busy server.

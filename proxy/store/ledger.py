@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Text, and_, bindparam, case, func, insert, or_, select
 
-from proxy.store.base import Statement, Tx, fields_of
+from proxy.store.base import Statement, Tx
 from proxy.store.tables import attempts, end_users, ledger_postings, ledger_transactions, tenants, videos
 
 Kind = Literal["hold", "post", "bill", "void", "absorb"]
@@ -90,7 +90,7 @@ def write_many(tx: Tx, entries: Sequence[tuple[Entry, Postings]]) -> None:
     for entry, postings in entries:
         if sum(postings.values()):
             raise ValueError(f"{entry.id} does not sum to zero")
-    tx.run_many(_INSERT, [fields_of(entry) for entry, _ in entries])
+    tx.run_many(_INSERT, [entry for entry, _ in entries])
     tx.run_many(
         _POST,
         [

@@ -102,7 +102,7 @@ _UPDATE_ATTEMPT = Statement(
 
 def insert_many(tx: Tx, rows: Sequence[Video]) -> None:
     """New videos."""
-    tx.run_many(_INSERT, [fields_of(row) for row in rows])
+    tx.run_many(_INSERT, rows)
 
 
 def by_id(tx: Tx, video_id: str) -> Video | None:
@@ -388,7 +388,7 @@ def bound_to(tx: Tx, tenant_id: str, key: str) -> Bound | None:
 
 def bind(tx: Tx, rows: Sequence[Bound]) -> None:
     """Keys to the videos accepted under them. A key that is bound already breaks the unit."""
-    tx.run_many(_INSERT_BOUND, [fields_of(row) for row in rows])
+    tx.run_many(_INSERT_BOUND, rows)
 
 
 def unbind_older(tx: Tx, tenant_id: str, key: str, *, before: int) -> None:

@@ -195,14 +195,19 @@ class Redaction:
             text = text.encode("utf-8", "backslashreplace").decode()
         return text if len(text) <= max_chars else f"{text[:max_chars]}…"
 
+    def _text(self, value: str) -> str:
+        # Names of events, tenants and providers are short; ids are longer and hardly ever come again.
+        return self._word(value) if len(value) <= _WORD_MAX_CHARS else self.text(value)
+
     def _field(self, name: object, value: object, depth: int) -> object:
-        return REDACTED if value is not None and _is_secret(str(name)) else self._value(value, depth)
+        if value is not None and _is_secret(str(name)):
+            return REDACTED
+        return self._text(value) if type(value) is str else self._value(value, depth)
 
     def _value(self, value: object, depth: int) -> object:
         match value:
             case str():
-                # Names of events, tenants and providers are short; ids are longer and hardly ever come again.
-                return self._word(value) if len(value) <= _WORD_MAX_CHARS else self.text(value)
+                return self._text(value)
             case None | bool() | float():
                 return value
             case int():

@@ -226,9 +226,10 @@ class Metrics:
             buckets=REQUEST_BUCKETS_S,
             registry=self.registry,
         )
-        self._in_progress = Gauge(
+        self._in_progress = 0
+        Gauge(
             "reelay_http_requests_in_progress", "Requests begun and not yet answered in full.", registry=self.registry
-        )
+        ).set_function(lambda: self._in_progress)
 
         def bind(route: str, method: str) -> _Route:
             return _Route(
@@ -387,14 +388,14 @@ class Metrics:
         return closed(tenant_id, self._tenants)
 
     def request_started(self) -> None:
-        self._in_progress.inc()
+        self._in_progress += 1
 
     def request_ended(self, *, route: str, method: str, status: int, seconds: float) -> None:
         """`route` is the template, never the path; follows exactly one `request_started`."""
         bound = self._routes.get((route, method), self._other_route)
         bound.by_class.get(status // 100, bound.unclassed).inc()
         bound.seconds.observe(seconds)
-        self._in_progress.dec()
+        self._in_progress -= 1
 
     def decision(self, *, rule: str, provider: str, reason: str) -> None:
         """`provider` is the first candidate, `reason` the strategy that put it there."""

@@ -126,6 +126,17 @@ async def test_however_many_rows_are_written_as_they_were_given(store: Store, co
     assert dict(await store.read(lambda tx: tx.rows(EVERYTHING))) == given | ones
 
 
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    value: str
+
+
+async def test_struct_is_written_as_its_fields(store: Store) -> None:
+    several = [Pair(name=name, value=name.upper()) for name in "abc"]
+    await store.write(lambda tx: tx.run_many(INSERT, several))
+    assert dict(await store.read(lambda tx: tx.rows(EVERYTHING))) == {"a": "A", "b": "B", "c": "C"}
+
+
 async def test_many_of_nothing_is_nothing(store: Store) -> None:
     def unit(tx: Tx) -> None:
         work.add(tx, [])
@@ -133,11 +144,6 @@ async def test_many_of_nothing_is_nothing(store: Store) -> None:
         ledger.write_many(tx, [])
 
     await store.write(unit)
-
-
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    value: str
 
 
 def test_row_and_struct_are_the_same_by_the_order_of_names() -> None:
