@@ -28,11 +28,16 @@ serve: .venv/.ready
 demo: .venv/.ready
 	$(BIN)/reelay demo
 
+# Most of these tests wait for a server most of the time, so there may be more of them than cores.
+PYTEST := $(BIN)/pytest -n 4 --dist loadfile
+MONEY := $(addprefix tests/whole/test_,bills.py cancelling.py falling_back.py idempotency.py lost_answers.py operator.py)
+
 test: .venv/.ready .venv-openai-json-era/.ready
-	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
-	REELAY_TEST_ENGINE=postgresql $(BIN)/pytest -n 2 --dist loadfile -m "not long" tests/whole
+	$(PYTEST) -m "not long"
+	REELAY_TEST_ENGINE=postgresql $(PYTEST) -m "not long" $(MONEY)
 
 test-all: .venv/.ready .venv-openai-json-era/.ready
+	REELAY_TEST_ENGINE=postgresql $(PYTEST) -m "not long" tests/whole
 	$(BIN)/pytest -m long
 
 check: .venv/.ready

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import uuid
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from proxy.store.tables import metadata
 ENGINES = ("sqlite", "postgresql")
 
 WHOLE_ENGINE = os.environ.get("REELAY_TEST_ENGINE", "sqlite")
-"""What the servers of tests/whole keep their videos in; `make test` runs those tests once with each."""
+"""What the servers of tests/whole keep their videos in; `make test-all` runs them with each."""
 
 BROKEN = (sqlite3.IntegrityError, psycopg.IntegrityError)
 """What a row that breaks a constraint raises."""
@@ -56,7 +57,9 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
                 return connection.execute(sql, values).fetchall()
         with psycopg.connect(self.place) as server:
             query = sql.replace("%", "%%").replace("?", "%s") if values else sql
-            return server.execute(query.encode(), values or None).fetchall()
+            rows = server.execute(query.encode(), values or None).fetchall()
+        # Its sums of whole numbers are decimals.
+        return [tuple(int(one) if isinstance(one, Decimal) else one for one in row) for row in rows]
 
     def write(self, sql: str, *values: Any) -> None:
         """Behind the back of whoever has it open."""
@@ -76,14 +79,14 @@ def file_in(folder: Path) -> Database:
 def whole_in(folder: Path) -> Database:
     """The database of the server that runs in this folder, always the same."""
     note = folder / "database-url"
-    if WHOLE_ENGINE == "postgresql" and not note.exists():
-        choose_postgresql(folder)
-    return Database(place=note.read_text() if note.exists() else folder / "data" / "reelay.db", folder=folder)
+    if not note.exists():
+        choose(WHOLE_ENGINE, folder)
+    return Database(place=note.read_text() or folder / "data" / "reelay.db", folder=folder)
 
 
-def choose_postgresql(folder: Path) -> None:
-    """Whatever the other tests run with, what runs in this folder does so on PostgreSQL."""
-    (folder / "database-url").write_text(server().new())
+def choose(engine: str, folder: Path) -> None:
+    """Whatever the other tests run with, what runs in this folder does so on this engine."""
+    (folder / "database-url").write_text(server().new() if engine == "postgresql" else "")
 
 
 @functools.cache

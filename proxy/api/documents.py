@@ -56,7 +56,10 @@ async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
 
 async def read_json(body: AsyncIterator[bytes], shape: type[T], *, max_bytes: int) -> T:
     """A JSON body as `shape`. Raises RequestError, never anything else for what the client sent."""
-    return decode(await collect(body, max_bytes=max_bytes), shape)
+    data = await collect(body, max_bytes=max_bytes)
+    if b"\\u0000" in data:
+        raise InvalidValue("The body contains a NUL character.")
+    return decode(data, shape)
 
 
 def decode(data: bytes, shape: type[T], *, param: str | None = None) -> T:

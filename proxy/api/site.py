@@ -71,6 +71,14 @@ def route_templates() -> dict[str, list[str]]:
     return templates
 
 
+def _replace_nul(scope: Any) -> None:
+    """A NUL in an address names nothing, and PostgreSQL takes no text with one: another odd character stands for it."""
+    if "\0" in scope["path"]:
+        scope["path"] = scope["path"].replace("\0", "\ufffd")
+    if b"%00" in scope["query_string"]:
+        scope["query_string"] = scope["query_string"].replace(b"%00", b"%EF%BF%BD")
+
+
 class Measured:
     """Gives each request an id, counts and times it, and logs what is worth a line."""
 
@@ -82,6 +90,7 @@ class Measured:
         if scope["type"] != ScopeType.HTTP:
             await self._inner(scope, receive, send)
             return
+        _replace_nul(scope)
         request_id = f"req_{random.getrandbits(96):024x}"
         stamp = (b"x-request-id", request_id.encode())
         begun, status = time.perf_counter(), 0

@@ -47,6 +47,11 @@ def make_rules(urls: dict[str, str], *, speed: float, deadline_s: int, **offer: 
     }
 
 
+def _environment() -> dict[str, str]:
+    """This one's, without what is meant for the tests themselves."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("REELAY_TEST_")}
+
+
 class Process(msgspec.Struct, kw_only=True):
     """A process of ours, and where it answers."""
 
@@ -69,7 +74,7 @@ async def start(arguments: list[str], env: dict[str, str], folder: Path, port: i
     """Runs `reelay` and waits until it answers."""
     log = (folder / f"{arguments[0]}-{port}.log").open("ab")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", *arguments, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        sys.executable, "-m", "proxy", *arguments, cwd=folder, env=_environment() | {"PYTHONPATH": str(ROOT)} | env,
         stdout=log, stderr=log,
     )  # fmt: skip
     log.close()
@@ -197,7 +202,7 @@ class Stage:
         """Exit code and output of `reelay` beside the server."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "proxy", *arguments, cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
+            env=_environment() | {"PYTHONPATH": str(ROOT)} | self.environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, err = await process.communicate()

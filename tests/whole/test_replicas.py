@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.databases import choose_postgresql, whole_in
+from tests.databases import choose, whole_in
 from tests.whole.compare_books import compare
 from tests.whole.scenes import check_the_ledger, check_the_log, metric
 from tests.whole.stage import KEY, Process, Stage
@@ -65,7 +65,7 @@ async def _until_it_holds_something(stage: Stage, process: Process) -> None:
 async def test_every_video_is_settled_once_whatever_befalls_the_workers(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         stage = Stage(tmp_path, stack)
-        choose_postgresql(tmp_path)
+        choose("postgresql", tmp_path)
         await stage.start_sellers(speed=15)
         stage.write_rules(deadline_s=DEADLINE_S, submit_timeout_s=SUBMIT_TIMEOUT_S)
         for seller, fault, probability in (

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.store.backup import back_up
+from tests.databases import choose
 from tests.whole.scenes import Played, Rules, Troupe, check_the_ledger, check_the_log, opened, play, rows
 from tests.whole.stage import Stage, free_port
 
@@ -94,6 +95,7 @@ def _states(copy: Path) -> dict[str, str]:
 async def _both(folder: Path) -> tuple[Played, Played]:
     for name in ("restored", "careless"):
         (folder / name).mkdir()
+        choose("sqlite", folder / name)  # PostgreSQL has its own ways of backing up
     return await asyncio.gather(
         _lost_and_restored(folder / "restored", "--after-restore"), _lost_and_restored(folder / "careless")
     )

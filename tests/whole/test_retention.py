@@ -1,11 +1,10 @@
 """A film is kept as long as the rules say, and no longer; what it was stays on the bill."""
 
 import json
-import sqlite3
 import time
-from contextlib import closing
 from typing import Any
 
+from tests.databases import whole_in
 from tests.whole.company import refused
 from tests.whole.scenes import rows
 from tests.whole.stage import Stage
@@ -19,8 +18,8 @@ def _shorter(rules: dict[str, Any]) -> None:
 
 def _age(stage: Stage, column: str, days: int) -> None:
     """As if every video were as much older."""
-    with closing(sqlite3.connect(stage.folder / "data" / "reelay.db", timeout=10)) as database, database:
-        database.execute(f"update videos set {column} = {column} - ?", (days * DAY_S * 1_000_000,))  # noqa: S608  # a column of ours
+    change = f"update videos set {column} = {column} - ?"  # noqa: S608  # a column of ours
+    whole_in(stage.folder).write(change, days * DAY_S * 1_000_000)
 
 
 async def _pruned(stage: Stage, *arguments: str) -> dict[str, Any]:

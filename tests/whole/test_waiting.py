@@ -1,10 +1,8 @@
 """`Prefer: wait`: the answer comes when the video has ended, or when it was waited for long enough."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing
 from typing import Any
 
 import httpx
@@ -13,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.services.waiting import LONGEST_S, MOST_OF_A_TENANT
+from tests.databases import whole_in
 from tests.whole.company import Company, Team, open_company, refused
 from tests.whole.scenes import eventually
 from tests.whole.stage import Stage
@@ -164,14 +163,14 @@ async def test_end_that_another_process_brought_about_is_seen(shop: Company) -> 
     team = await shop.found("patient")
     waiting = asyncio.create_task(create(team, "wait=60", ENDLESS))
     video_id = await oldest(team)
-    await _fail_behind_its_back(shop, video_id)
+    _fail_behind_its_back(shop, video_id)
     answer = await waiting
     assert (answer.json()["status"], answer.headers["preference-applied"]) == ("failed", "wait=60")
 
 
-async def _fail_behind_its_back(shop: Company, video_id: str) -> None:
-    with closing(sqlite3.connect(shop.folder / "data" / "reelay.db", timeout=20)) as database, database:
-        database.execute("update videos set status = 'failed', error_code = 'provider_error' where id = ?", (video_id,))
+def _fail_behind_its_back(shop: Company, video_id: str) -> None:
+    change = "update videos set status = 'failed', error_code = 'provider_error' where id = ?"
+    whole_in(shop.folder).write(change, video_id)
 
 
 async def test_drain_answers_everybody_at_once(shop: Company) -> None:
