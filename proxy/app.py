@@ -49,7 +49,7 @@ from proxy.store import tenants, work
 from proxy.store.base import Store, Tx
 from proxy.store.sqlite import FileLock
 from proxy.telemetry import logs
-from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.metrics import TENANT_LABELS, Metrics
 
 _log = structlog.get_logger("reelay.app")
 
@@ -257,7 +257,7 @@ async def _house(
         rules=[rule.name for rule in rules.rules],
         routes=route_templates(),
     )
-    metrics.set_tenants([tenant.id for tenant in await store.read(tenants.all_tenants)])
+    metrics.set_tenants(await store.read(lambda tx: tenants.oldest(tx, most=TENANT_LABELS)))
     transport = Transport()
     stack.push_async_callback(transport.close)
     fetcher = Fetcher(settings.allow_media_networks)

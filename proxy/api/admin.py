@@ -20,7 +20,8 @@ from proxy.services.erasure import ErasureWish, erase_end_user
 from proxy.services.overview import attempt_line, attempts_in, provider_health, rules_in_force
 from proxy.services.resolve import Finding, resolve
 from proxy.services.told import tell
-from proxy.store.tenants import ApiKey
+from proxy.store.tenants import ApiKey, oldest
+from proxy.telemetry.metrics import TENANT_LABELS
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -99,7 +100,8 @@ async def create_tenant(request: AnyRequest) -> Response[bytes]:
     caller = await authenticate(request, "admin")
     wish = await _tenant_wish(request)
     tenant = await _registrar(request).create_tenant(caller.key_id, wish)
-    house_of(request).metrics.set_tenants([one.id for one in await _registrar(request).tenants()])
+    house = house_of(request)
+    house.metrics.set_tenants(await house.store.read(lambda tx: oldest(tx, most=TENANT_LABELS)))
     return _json(tenant_object(tenant))
 
 

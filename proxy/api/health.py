@@ -14,6 +14,7 @@ from proxy.outside.base import StorageFailed
 from proxy.services.house import House
 from proxy.services.report import gauges
 from proxy.store import tenants
+from proxy.telemetry.metrics import TENANT_LABELS
 
 BREAKERS = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -57,6 +58,8 @@ async def scrape(request: AnyRequest) -> Response[bytes]:
 async def render(house: House, accept: str | None) -> tuple[bytes, str]:
     """The metrics as text; the content type beside."""
     free, used = await _disks(house)
+    # Another process may have made tenants meanwhile.
+    house.metrics.set_tenants(await house.store.read(lambda tx: tenants.oldest(tx, most=TENANT_LABELS)))
     breakers = {offer: BREAKERS[house.pulse.standing(offer).state] for offer in house.rules.offers}
     house.metrics.snapshot(
         await gauges(house.store, now_us=house.clock(), free_bytes=free, used_bytes=used, breakers=breakers)

@@ -19,6 +19,7 @@ _UPDATE = Statement(
     .values({name: bindparam(name) for name in _TENANT if name not in {"id", "created_at"}})
 )
 _ALL = Statement(select(*_tenant_columns).order_by(tenants.c.created_at, tenants.c.id))
+_OLDEST = Statement(select(tenants.c.id).order_by(tenants.c.created_at, tenants.c.id).limit(bindparam("most")))
 _FIND = Statement(
     select(*_tenant_columns).where(
         or_(tenants.c.id == bindparam("id_or_name"), tenants.c.name == bindparam("id_or_name"))
@@ -60,6 +61,11 @@ def save_tenant(tx: Tx, tenant: Tenant) -> None:
 def all_tenants(tx: Tx) -> list[Tenant]:
     """From the oldest."""
     return _as_tenants(tx.rows(_ALL))
+
+
+def oldest(tx: Tx, *, most: int) -> list[str]:
+    """Ids of so many, from the oldest."""
+    return [row[0] for row in tx.rows(_OLDEST, most=most)]
 
 
 def find_tenant(tx: Tx, id_or_name: str) -> Tenant | None:

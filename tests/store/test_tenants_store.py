@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.store import tenants
-from proxy.store.base import Store
+from proxy.store.base import Store, Tx
 from proxy.store.tenants import AdminAct
 from tests.databases import BROKEN
 from tests.store.rows import AT, make_key, make_tenant
@@ -174,3 +174,12 @@ async def test_act_reads_back_as_it_was_written(store: Store) -> None:
     act = make_act(before='{"a":1}', after=None, reason="asked for by mail")
     await store.write(lambda tx: tenants.record(tx, act))
     assert await store.read(lambda tx: tenants.acts(tx, most=1)) == [act]
+
+
+async def test_oldest_tenants_are_told_in_order(store: Store) -> None:
+    def newer(tx: Tx) -> None:
+        for number in (3, 1, 2):
+            tenants.insert_tenant(tx, make_tenant(id=f"t{number}", name=f"T{number}", created_at=AT + number))
+
+    await store.write(newer)
+    assert await store.read(lambda tx: tenants.oldest(tx, most=4)) == ["acme", "other", "t1", "t2"]
