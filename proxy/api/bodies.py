@@ -22,7 +22,7 @@ from proxy.api.asks import (
     build_ask,
     media_of,
 )
-from proxy.api.documents import collect, decode, decode_members, read_json, unknown_parameter
+from proxy.api.documents import collect, decode, decode_members, read_json, refuse_nul, unknown_parameter
 from proxy.api.forms import Form, Node, UploadedFile, coerce, read_multipart, read_urlencoded
 from proxy.core.errors import (
     InvalidType,
@@ -205,7 +205,7 @@ def _request(
     ask = build_ask(body, media)
     stated = _stated(ask, media, warnings)
     if b"\\u0000" in stated:
-        _refuse_nul(msgspec.to_builtins(ask))
+        refuse_nul(msgspec.to_builtins(ask))
     return CreateRequest(ask=ask, fingerprint=sha256_hex(stated), warnings=warnings, files=files)
 
 
@@ -248,19 +248,6 @@ def _stated(ask: Ask, media: tuple[Medium, ...], warnings: tuple[str, ...]) -> b
 _ASKED = tuple(
     name for name in Ask.__struct_fields__ if name not in {"operation", "operation_param", "metadata", "routing"}
 )
-
-
-def _refuse_nul(node: Any, where: str = "") -> None:
-    """A text with a NUL in it cannot be stored by PostgreSQL, and means nothing to anybody."""
-    if isinstance(node, str) and "\0" in node:
-        raise InvalidValue(f"{where!r} contains a NUL character.", param=where)
-    if isinstance(node, dict):
-        for key, value in node.items():
-            _refuse_nul(key, where)
-            _refuse_nul(value, f"{where}.{key}" if where else key)
-    if isinstance(node, list | tuple):
-        for no, item in enumerate(node):
-            _refuse_nul(item, f"{where}[{no}]")
 
 
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True):

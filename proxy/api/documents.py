@@ -57,9 +57,23 @@ async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
 async def read_json(body: AsyncIterator[bytes], shape: type[T], *, max_bytes: int) -> T:
     """A JSON body as `shape`. Raises RequestError, never anything else for what the client sent."""
     data = await collect(body, max_bytes=max_bytes)
+    value = decode(data, shape)
     if b"\\u0000" in data:
-        raise InvalidValue("The body contains a NUL character.")
-    return decode(data, shape)
+        refuse_nul(msgspec.to_builtins(value))
+    return value
+
+
+def refuse_nul(node: Any, where: str = "") -> None:
+    """A text with a NUL in it cannot be stored by PostgreSQL, and means nothing to anybody."""
+    if isinstance(node, str) and "\0" in node:
+        raise InvalidValue(f"{where!r} contains a NUL character.", param=where)
+    if isinstance(node, dict):
+        for key, value in node.items():
+            refuse_nul(key, where)
+            refuse_nul(value, f"{where}.{key}" if where else key)
+    if isinstance(node, list | tuple):
+        for no, item in enumerate(node):
+            refuse_nul(item, f"{where}[{no}]")
 
 
 def decode(data: bytes, shape: type[T], *, param: str | None = None) -> T:

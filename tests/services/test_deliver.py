@@ -70,19 +70,20 @@ async def test_copy_that_breaks_in_a_way_nobody_foresaw_is_a_failed_copy(house: 
     assert (await house.video(video_id)).status == "completed"
 
 
-async def test_copy_that_fails_for_the_whole_life_of_its_link_ends_the_video(house: Rehearsal) -> None:
-    """A week at fal: more tries than there are powers of two in a float."""
-    _finished(house)
-    video_id = await house.accept()
-    house.fetcher.before = _gone
-    await house.run(7 * 86400 + 600, step_s=150)
-    video = await house.video(video_id)
-    attempt = await house.attempt(video_id)
-    assert attempt.fetches > 1024
-    assert (video.status, video.error_code, video.hold) == ("failed", "storage_error", "void")
-    assert attempt.bearer == "absorbed:undelivered"
-    assert (await house.balances())["absorbed:undelivered"] == FAL_720P_MICROUSD
-    assert await house.rows_of_work(video_id) == []
+async def test_copy_that_fails_for_the_whole_life_of_its_link_ends_the_video(tmp_path: Path, film: bytes) -> None:
+    """A week at fal: more tries than there are powers of two in a float, and than one engine need make."""
+    async with rehearse(tmp_path, film) as house:
+        _finished(house)
+        video_id = await house.accept()
+        house.fetcher.before = _gone
+        await house.run(7 * 86400 + 600, step_s=150)
+        video = await house.video(video_id)
+        attempt = await house.attempt(video_id)
+        assert attempt.fetches > 1024
+        assert (video.status, video.error_code, video.hold) == ("failed", "storage_error", "void")
+        assert attempt.bearer == "absorbed:undelivered"
+        assert (await house.balances())["absorbed:undelivered"] == FAL_720P_MICROUSD
+        assert await house.rows_of_work(video_id) == []
 
 
 async def test_file_that_is_no_film_is_not_kept(house: Rehearsal, tmp_path: Path) -> None:
