@@ -83,10 +83,13 @@ def measure_carrying(bench: Bench) -> list[Line]:
         return [carried, downloaded, _accept_beside(bench, server, sellers, books)]
 
 
-def _polls(port: int) -> int:
+def exchanges(port: int, operation: str) -> int:
+    """How many of these the server has had with its sellers."""
     lines = fetch(port, "/metrics")[1].decode().splitlines()
     wanted = [
-        line for line in lines if line.startswith("reelay_provider_attempts_total{") and 'operation="poll"' in line
+        line
+        for line in lines
+        if line.startswith("reelay_provider_attempts_total{") and f'operation="{operation}"' in line
     ]
     return int(sum(float(line.rpartition(" ")[2]) for line in wanted))
 
@@ -95,7 +98,7 @@ def _count(server: Server, sellers: Process, books: _Books) -> _Count:
     return _Count(
         time.perf_counter(),
         books.completed(),
-        _polls(server.process.port),
+        exchanges(server.process.port, "poll"),
         cpu_s(server.process.pid),
         cpu_s(sellers.pid),
     )

@@ -18,6 +18,7 @@ import msgspec
 from tests.bench import machine
 from tests.bench.accepting import create_requests, gets
 from tests.bench.bench import Bench
+from tests.bench.carrying import exchanges
 from tests.bench.load import Generator, Job, Tally
 from tests.bench.report import Line, count, megabytes, percentiles
 from tests.bench.serve import Process, Server, fetch, free_port, make_key, start, start_server, write_rules
@@ -181,6 +182,7 @@ def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: st
     with Generator() as other:
         watch = machine.Watch([bench.generator.process.pid, other.process.pid, pid, seller.pid])
         machine.forget_peak(pid)
+        submits = exchanges(port, "submit")
         before, begun = _lags(server), time.perf_counter()
         cpu_before, seller_before = machine.cpu_s(pid), machine.cpu_s(seller.pid)
         creating = Job(
@@ -195,7 +197,7 @@ def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: st
         got = other.send(getting)
         beside.join()
         took_s = time.perf_counter() - begun
-        lags = _lags(server).since(before)
+        lags, submits = _lags(server).since(before), exchanges(port, "submit") - submits
         cpu_s, seller_s = machine.cpu_s(pid) - cpu_before, machine.cpu_s(seller.pid) - seller_before
         rss_bytes, disturbance = machine.peak_rss_bytes(pid), watch.end()
     if not created:
@@ -207,7 +209,8 @@ def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: st
         met=lags.at(0.99) <= 1 and rss_bytes <= 250e6,
         notes=(
             f"poll lag {lags.told(50)}, {lags.told(90)}, by the server's own buckets",
-            f"{lags.polls / took_s:.0f} polls/s; cores: server {cpu_s / took_s:.2f}, seller {seller_s / took_s:.2f}",
+            f"{lags.polls / took_s:.0f} polls/s and {submits / took_s:.0f} submits/s",
+            f"cores: server {cpu_s / took_s:.2f}, seller {seller_s / took_s:.2f}",
             _told("creates", created[0]),
             _told("GETs", got),
         ),
