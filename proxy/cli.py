@@ -77,6 +77,8 @@ def work() -> None:
     from proxy.app import serve as run  # noqa: PLC0415 - the other verbs need none of it
 
     settings = read_settings(os.environ)
+    if isinstance(settings.database, Path):
+        raise ConfigError("SQLite takes one process, and `reelay serve` works too; more share a PostgreSQL database")
     import uvloop  # noqa: PLC0415 - the same
 
     uvloop.run(run(settings, os.environ, worker_alone=True))

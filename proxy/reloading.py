@@ -1,6 +1,7 @@
 """Notices that the rules have changed, or that somebody asks for them to be read anew."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,8 @@ class Reloading:
         """The folder, not the file: editors replace it, and a mounted ConfigMap changes a link beside it."""
         from watchfiles import awatch  # noqa: PLC0415 - the first requests need none of it
 
+        # It tells of every change; where our log lies in that folder, of its own telling too, for ever.
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)
         try:
             async for _ in awatch(
                 self._path.parent,

@@ -47,7 +47,7 @@ def answer_known(_: Request[Any, Any, Any], error: errors.ReelayError) -> Respon
     else:
         return answer_unknown(_, error)
     headers = {}
-    if isinstance(error, errors.InsufficientQuota):
+    if isinstance(error, errors.InsufficientQuota | errors.CommitUnknown):
         headers["x-should-retry"] = "false"
     if isinstance(error, errors.Overloaded | errors.RateLimited):
         headers["retry-after"] = str(min(60, max(1, error.retry_after_s)))

@@ -11,6 +11,7 @@ ReelayError
 │   └── PayloadTooLarge, MethodNotAllowed, UnsupportedMediaType
 ├── NoProviderAvailable     nobody is switched on
 ├── Overloaded              come back in `retry_after_s`; nothing was kept
+│   └── CommitUnknown       nobody can say whether it was kept
 ├── ConfigError             the operator's mistake: one clear line, exit 2
 ├── PriceMissing            no price was in force; never guessed
 ├── LeaseLost               another worker holds this work now; nothing of ours may be written
@@ -127,6 +128,10 @@ class Overloaded(ReelayError):
     def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class CommitUnknown(Overloaded):
+    """Nobody can say whether the request was kept; asked again without a key, it may be kept twice."""
 
 
 class ConfigError(ReelayError):

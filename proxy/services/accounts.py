@@ -83,7 +83,9 @@ class Registrar:
         """Raises NotFound, or InvalidValue."""
 
         def unit(tx: Tx) -> Tenant:
-            before = known_tenant(tx, id_or_name)
+            before = tenants.take_tenant(tx, id_or_name)
+            if before is None:
+                raise _no_tenant(id_or_name)
             after = _changed(before, wish)
             other = tenants.find_tenant(tx, after.name)
             if other is not None and other.id != after.id:
@@ -162,8 +164,12 @@ def known_tenant(tx: Tx, id_or_name: str) -> Tenant:
     """Raises NotFound."""
     tenant = tenants.find_tenant(tx, id_or_name)
     if tenant is None:
-        raise NotFound(f"There is no tenant {id_or_name!r}.")
+        raise _no_tenant(id_or_name)
     return tenant
+
+
+def _no_tenant(id_or_name: str) -> NotFound:
+    return NotFound(f"There is no tenant {id_or_name!r}.")
 
 
 def _changed(tenant: Tenant, wish: TenantChange) -> Tenant:

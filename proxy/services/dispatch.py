@@ -7,7 +7,6 @@ ends: refused, accepted, unknown; only a refusal allows another seller at once.
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -74,6 +73,7 @@ async def advance(house: House, claim: Claim) -> None:
     if isinstance(step.what, Moved):
         tell(house, step.video, step.what)
     elif step.what is not None:
+        house.pulse.probing(step.what.candidate.offer, house.clock())
         end = await _submit(house, step.what)
         await _record(house, step.what, claim, end)
 
@@ -93,6 +93,7 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
         return _tidy(tx, video, attempts, claim)
     plan, full = video.read_plan(), list[str]()
     health = _health(house, plan)
+    lanes.lock(tx, house, [candidate.provider for candidate in plan.candidates])
     while True:
         kept = [candidate for candidate in plan.candidates if candidate.provider not in full]
         step = next_step(
@@ -106,11 +107,12 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
         if not isinstance(step, Try) or _admitted(tx, house, video, step.candidate.provider):
             break
         full.append(step.candidate.provider)
+    # Where somebody who has room can be asked, or something else is waited for, a place would keep others out.
+    lanes.wait_at(tx, video, [] if isinstance(step, Try) else full)
     if isinstance(step, Try):
         return _begin(tx, house, video, attempts, step.candidate, claim)
     if full:
-        # Nobody who has room can be asked: whoever has room first is.
-        _queue(tx, video, full, claim, step.until_us if isinstance(step, Wait) else video.deadline_at)
+        work.again(tx, claim, step.until_us if isinstance(step, Wait) else video.deadline_at)
         return None
     if isinstance(step, Wait):
         work.again(tx, claim, step.until_us)
@@ -131,12 +133,6 @@ def _health(house: House, plan: Plan) -> dict[str, Health]:
 def _admitted(tx: Tx, house: House, video: Video, provider: str) -> bool:
     account = house.rules.accounts.get(provider)
     return account is None or lanes.admitted(tx, account, video)
-
-
-def _queue(tx: Tx, video: Video, providers: Sequence[str], claim: Claim, until_us: int) -> None:
-    for provider in providers:
-        lanes.wait(tx, provider, video)
-    work.again(tx, claim, until_us)
 
 
 def _orphan(tx: Tx, house: House, attempt: Attempt) -> Attempt:
@@ -179,6 +175,7 @@ def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = 
     if not videos.fail(tx, video.id, code, message, at=tx.now_us, cancelled=cancelled):
         return moved
     moved.ended = code
+    lanes.wait_at(tx, video, [])
     after = videos.by_id(tx, video.id)
     assert after is not None, "it was there a moment ago"
     if settle.close(tx, after, moved):
@@ -211,8 +208,6 @@ def _begin(
         work.again(tx, claim, tx.now_us)
         return None
     videos.insert_attempt(tx, attempt)
-    lanes.leave(tx, house, video)
-    house.pulse.probing(candidate.offer, tx.now_us)
     timeout_us = int(candidate.submit_timeout_s * SECOND_US)
     work.extend(tx, [claim], lease_us=timeout_us + 2 * LEASE_MARGIN_US)
     if tx.now_us + timeout_us > video.deadline_at:

@@ -1,6 +1,6 @@
 """A video's own row of work, number 0: what to buy next, and who ends its hold."""
 
-from proxy.store import lanes, videos, work
+from proxy.store import videos, work
 from proxy.store.base import Tx
 
 
@@ -16,7 +16,6 @@ def leave(tx: Tx, video_id: str) -> None:
 
     A submit under way keeps the row: should its process die, only the next holder can call it unknown.
     """
-    lanes.leave(tx, video_id)
     if any(attempt.state == "sending" for attempt in videos.attempts_of(tx, video_id)):
         work.nudge(tx, video_id, 0)
     else:

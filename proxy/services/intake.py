@@ -157,7 +157,7 @@ def _with_end_user(tx: Tx, item: Acceptance) -> Acceptance:
     """The acceptance with the end user's surrogate: the known one, or the new one that it brought."""
     if item.end_user is None or item.video.end_user is None:
         return item
-    known = tenants.surrogate_of(tx, item.video.tenant_id, item.end_user)
+    known = tenants.take_surrogate(tx, item.video.tenant_id, item.end_user)
     if known is None:
         tenants.insert_end_user(tx, item.video.tenant_id, item.end_user, item.video.end_user)
         return item

@@ -4,6 +4,8 @@ Providers that take `max_in_flight` attempts at once: a video goes there if ther
 The turn is the tenant's with the fewest there, so that one who asks for much keeps nobody out.
 """
 
+from collections.abc import Collection, Iterable
+
 from proxy.core.account import Account
 from proxy.policy.fair import Waiting, next_in
 from proxy.services.house import House
@@ -12,32 +14,42 @@ from proxy.store.base import Tx
 from proxy.store.lanes import Place
 from proxy.store.videos import Video
 
+_EVERYBODY = 1_000_000_000
+
+
+def lock(tx: Tx, house: House, providers: Iterable[str]) -> None:
+    """Nobody else counts at those of these that are limited until this unit is kept; in one order for everybody."""
+    for provider in sorted(set(providers)):
+        account = house.rules.accounts.get(provider)
+        if account is not None and account.max_in_flight is not None:
+            lanes.lock(tx, provider)
+
 
 def admitted(tx: Tx, account: Account, video: Video) -> bool:
-    """Whether the video may be sent there in this unit; exact, also beside other processes."""
+    """Whether the video may be sent there in this unit; exact, also beside other processes, where it is locked."""
     if account.max_in_flight is None:
         return True
-    lanes.lock(tx, account.name)
-    return video.id in _next(tx, account, account.max_in_flight, _newcomer(tx, video))
+    return video.id in _next(tx, account.name, account.max_in_flight, _newcomer(tx, video))
 
 
-def wait(tx: Tx, provider: str, video: Video) -> None:
-    """The video waits there; `usher` wakes it."""
-    lanes.wait(tx, Place(video_id=video.id, provider=provider, tenant_id=video.tenant_id, since=tx.now_us))
-
-
-def leave(tx: Tx, house: House, video: Video) -> None:
-    """It is on its way, and waits nowhere any more."""
-    if any(account.max_in_flight is not None for account in house.rules.accounts.values()):
-        lanes.leave(tx, video.id)
+def wait_at(tx: Tx, video: Video, providers: Collection[str]) -> None:
+    """The video waits at these from now on, and nowhere else; `usher` wakes it."""
+    there = lanes.places_of(tx, video.id)
+    for provider in there.difference(providers):
+        lanes.leave(tx, video.id, provider)
+    for provider in sorted(set(providers) - there):
+        lanes.wait(tx, Place(video_id=video.id, provider=provider, tenant_id=video.tenant_id, since=tx.now_us))
 
 
 async def usher(house: House) -> None:
-    """Wakes whoever may go now, at every provider that is limited."""
-    limited = [account for account in house.rules.accounts.values() if account.max_in_flight is not None]
-    for account in limited:
-        most = account.max_in_flight or 0
-        called = await house.store.read(lambda tx, account=account, most=most: _next(tx, account, most))  # type: ignore[misc]  # the defaults bind the loop's values
+    """Wakes whoever may go now; all of them at a provider that is not limited any more."""
+    waited_for = await house.store.read(lanes.waited_for)
+    for provider in waited_for:
+        account = house.rules.accounts.get(provider)
+        most = None if account is None else account.max_in_flight
+        called = await house.store.read(
+            lambda tx, provider=provider, most=most: _next(tx, provider, _EVERYBODY if most is None else most)  # type: ignore[misc]  # the defaults bind the loop's values
+        )
         if called:
             await house.store.write(lambda tx, called=called: _wake(tx, called))  # type: ignore[misc]  # the same
             house.due.set()
@@ -47,19 +59,19 @@ def _newcomer(tx: Tx, video: Video) -> Waiting:
     return Waiting(tenant=video.tenant_id, since=tx.now_us, video_id=video.id)
 
 
-def _next(tx: Tx, account: Account, most: int, newcomer: Waiting | None = None) -> list[str]:
-    free = most - lanes.count(tx, account.name)
+def _next(tx: Tx, provider: str, most: int, newcomer: Waiting | None = None) -> list[str]:
+    free = most - lanes.count(tx, provider)
     if free <= 0:
         return []
     waiting = {
         place.video_id: Waiting(tenant=place.tenant_id, since=place.since, video_id=place.video_id)
-        for place in lanes.waiting(tx, account.name, of_each=free)
+        for place in lanes.waiting(tx, provider, of_each=free)
     }
     if newcomer is not None:
         waiting.setdefault(newcomer.video_id, newcomer)
     if len(waiting) <= free:
         return list(waiting)
-    return [one.video_id for one in next_in(waiting.values(), lanes.in_flight(tx, account.name), free)]
+    return [one.video_id for one in next_in(waiting.values(), lanes.in_flight(tx, provider), free)]
 
 
 def _wake(tx: Tx, called: list[str]) -> None:

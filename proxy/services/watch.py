@@ -140,6 +140,7 @@ class _Unchanged(msgspec.Struct, frozen=True):
 
 def _note_many(tx: Tx, items: Sequence[_Unchanged]) -> list[None]:
     # Videos first, as everywhere: who holds a video may be waiting for its row of work.
+    videos.take_several(tx, [item.next.claim.video_id for item in items if item.begun or item.percent])
     videos.advance_many(tx, [(item.next.claim.video_id, item.percent) for item in items if item.percent])
     videos.begin_rendering(tx, [(item.next.claim.video_id, item.next.claim.attempt_no) for item in items if item.begun])
     work.again_many(tx, [item.next for item in items])
@@ -217,6 +218,9 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
         moved = Moved()
         video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
+        if now_is.state != "running":
+            work.again(tx, claim, tx.now_us)  # somebody else has heard another answer
+            return video, moved
         failed = msgspec.structs.replace(
             now_is,
             state="failed",

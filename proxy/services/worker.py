@@ -87,7 +87,7 @@ class Worker:
         """Leaves to others what was claimed here; a submit that was cut off is of unknown end to them."""
 
         def unit(tx: Tx) -> None:
-            for claim in claims:
+            for claim in sorted(claims, key=lambda one: (one.video_id, one.attempt_no)):
                 with suppress(LeaseLost):
                     work.again(tx, claim, tx.now_us)
 
@@ -188,6 +188,8 @@ class Worker:
                 await self._house.store.write(lambda tx, old=old: work.extend(tx, old, lease_us=LEASE_US))  # type: ignore[misc]  # the default binds this turn's list
             except Overloaded as exc:
                 _log.warning("leases.not_renewed", why=str(exc))
+            except Exception:  # noqa: BLE001 - without it every long copy would be begun again and again
+                _log.exception("renewal.broke")
 
 
 def _take(tx: Tx, owner: str, room: int) -> list[_Taken]:

@@ -42,11 +42,12 @@ _turn = (
     .subquery("turns")
 )
 _WAITING = Statement(select(*[_turn.c[name] for name in _NAMES]).where(_turn.c.turn <= bindparam("of_each")))
-_PLACE = Statement(
-    select(places.c.since).where(places.c.video_id == bindparam("video_id"), places.c.provider == bindparam("provider"))
-)
+_PLACES_OF = Statement(select(places.c.provider).where(places.c.video_id == bindparam("video_id")))
+_WAITED_FOR = Statement(select(places.c.provider).distinct().order_by(places.c.provider))
 _TAKE_PLACE = Statement(insert(places).values({name: bindparam(name) for name in _NAMES}))
-_LEAVE = Statement(delete(places).where(places.c.video_id == bindparam("video_id")))
+_LEAVE = Statement(
+    delete(places).where(places.c.video_id == bindparam("video_id"), places.c.provider == bindparam("provider"))
+)
 
 
 def lock(tx: Tx, provider: str) -> None:
@@ -73,12 +74,21 @@ def waiting(tx: Tx, provider: str, *, of_each: int) -> list[Place]:
     ]
 
 
+def waited_for(tx: Tx) -> list[str]:
+    """Providers at which somebody waits."""
+    return [row[0] for row in tx.rows(_WAITED_FOR)]
+
+
+def places_of(tx: Tx, video_id: str) -> set[str]:
+    """Providers at which this video waits."""
+    return {row[0] for row in tx.rows(_PLACES_OF, video_id=video_id)}
+
+
 def wait(tx: Tx, place: Place) -> None:
-    """A place in the queue; one that was there before keeps its time."""
-    if tx.one(_PLACE, video_id=place.video_id, provider=place.provider) is None:
-        tx.run(_TAKE_PLACE, **{name: getattr(place, name) for name in _NAMES})
+    """A place in the queue; one that is there already breaks the unit."""
+    tx.run(_TAKE_PLACE, **{name: getattr(place, name) for name in _NAMES})
 
 
-def leave(tx: Tx, video_id: str) -> None:
-    """The video waits nowhere any more."""
-    tx.run(_LEAVE, video_id=video_id)
+def leave(tx: Tx, video_id: str, provider: str) -> None:
+    """The video waits there no more."""
+    tx.run(_LEAVE, video_id=video_id, provider=provider)

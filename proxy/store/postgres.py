@@ -21,7 +21,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.dialects.postgresql import psycopg as dialects
 
 from proxy.core.clock import Clock
-from proxy.core.errors import ConfigError, Overloaded
+from proxy.core.errors import CommitUnknown, ConfigError, Overloaded
 from proxy.store.base import Tx
 from proxy.store.gathering import QUEUE_MAX, Gatherer, Job, Outcome, commit_failed
 
@@ -38,6 +38,8 @@ TRIES = 5
 """Of a unit that met another process, or a connection that broke."""
 
 CONNECT_TIMEOUT_S = 5
+UNKNOWN_END = "Nobody can say whether the database kept this request; ask what became of it before asking again."
+
 SETTLE_TIMEOUT_S = 10.0
 """How long the end of a commit is asked for whose answer was lost."""
 
@@ -57,6 +59,11 @@ _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """One snapshot for the whole unit."""
 
 _MET_ANOTHER = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation, errors.LockNotAvailable)
+_AWAY = (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError)
+"""
+The server, its disk or the way there, not what was asked. InternalError is in it for a server that is
+read only for a moment, as one is that fails over, and for a transaction that stood still for too long.
+"""
 
 
 class PostgresStore:
@@ -104,7 +111,7 @@ class PostgresStore:
             connection.close()
 
     def _database_clock(self) -> int:
-        return time.monotonic_ns() // 1000 + self._ahead_us
+        return _steady_us() + self._ahead_us
 
     # Reading
 
@@ -122,7 +129,10 @@ class PostgresStore:
 
         try:
             return self._transact(together, _READ)
-        except (psycopg.Error, Overloaded):
+        except Overloaded as exc:
+            # Asked one by one, each would try as long as this one did.
+            return [(job.future, False, exc) for job in group]
+        except psycopg.Error:
             return [self._outcome(job.future, job.unit, _READ) for job in group]
 
     # Writing
@@ -139,7 +149,7 @@ class PostgresStore:
     def _write_group(self, batch: Callable[[Tx, Sequence[Any]], Sequence[Any]], group: list[Job]) -> list[Outcome]:
         items = [job.item for job in group]
         try:
-            values = self._transact(lambda tx: batch(tx, items), _WRITE, tries=1 if len(group) > 1 else TRIES)
+            values = self._transact(lambda tx: batch(tx, items), _WRITE, alone=len(group) == 1)
         except Overloaded as exc:
             return [(job.future, False, exc) for job in group]
         except Exception as exc:  # noqa: BLE001 - whatever one item raises is that item's alone
@@ -168,17 +178,26 @@ class PostgresStore:
 
     # One transaction, in a thread
 
-    def _transact(self, unit: Callable[[Tx], T], begin: str, *, tries: int = TRIES) -> T:
-        """Raises whatever the unit raises, and Overloaded where the database could not be asked or kept nothing."""
+    def _transact(self, unit: Callable[[Tx], T], begin: str, *, alone: bool = True) -> T:
+        """
+        Raises whatever the unit raises, and Overloaded where the database could not be asked or kept nothing.
+
+        A group that is not `alone` in meeting another process is not tried again: its items are, one by one.
+        """
         last_try = time.monotonic() + SETTLE_TIMEOUT_S
-        for tried in range(1, tries + 1):
+        for tried in range(1, TRIES + 1):
+            last = tried == TRIES or time.monotonic() > last_try
             try:
                 return self._once(unit, begin)
-            except _MET_ANOTHER:
-                if tried == tries:
+            except _MET_ANOTHER as exc:
+                if not alone or (last and isinstance(exc, errors.UniqueViolation)):
                     raise
-            except psycopg.OperationalError as exc:
-                if tried == tries or time.monotonic() > last_try or not _may_pass(exc):
+                if last:
+                    raise commit_failed(exc) from exc
+            except _AWAY as exc:
+                if isinstance(exc, errors.ReadOnlySqlTransaction) and begin == _READ:
+                    raise  # a look that writes is a mistake of ours
+                if last or not _may_pass(exc):
                     raise commit_failed(exc) from exc
             time.sleep(0.02 * tried * tried)
         raise AssertionError("the last try returns or raises")
@@ -188,12 +207,15 @@ class PostgresStore:
         try:
             now_us, number = self._begin(cursor, begin)
             value = unit(Tx(cursor, DIALECT, now_us))
-        except BaseException:
+        except BaseException as exc:
             self._undo(cursor)
+            if isinstance(exc, errors.ReadOnlySqlTransaction) and begin == _WRITE:
+                # Another server may be the one that takes writes by now.
+                cursor.connection.close()
             raise
         try:
             cursor.execute("COMMIT")
-        except psycopg.OperationalError as exc:
+        except psycopg.Error as exc:
             self._undo(cursor)
             if number is None or not self._was_kept(number):
                 raise commit_failed(exc) from exc
@@ -202,12 +224,12 @@ class PostgresStore:
     def _begin(self, cursor: psycopg.RawCursor[Any], begin: str) -> tuple[int, int | None]:
         """The time, and the transaction's number, by which its end can be asked for."""
         number = ", pg_current_xact_id()::text::bigint" if begin == _WRITE else ", NULL"
-        asked_us = time.monotonic_ns() // 1000
+        asked_us = _steady_us()
         cursor.execute(f"{begin}; {_CLOCK}{number}")
         cursor.nextset()
         now_us, xid = cursor.fetchone()  # type: ignore[misc]  # one row, always
         # Half of the round trip lies behind the answer.
-        self._ahead_us = now_us - (asked_us + time.monotonic_ns() // 1000) // 2
+        self._ahead_us = now_us - (asked_us + _steady_us()) // 2
         return (now_us if self._given_clock is None else self._given_clock()), xid
 
     def _was_kept(self, number: int) -> bool:
@@ -218,11 +240,13 @@ class PostgresStore:
                 row = self._cursor().execute("SELECT pg_xact_status($1::text::xid8)", [str(number)]).fetchone()
             except psycopg.Error as exc:
                 if time.monotonic() > last_try:
-                    raise commit_failed(exc) from exc
+                    raise CommitUnknown(UNKNOWN_END) from exc
                 time.sleep(0.1)
                 continue
             if row is not None and row[0] != "in progress":
                 return bool(row[0] == "committed")
+            if time.monotonic() > last_try:
+                raise CommitUnknown(UNKNOWN_END)
             time.sleep(0.02)
 
     def _cursor(self) -> psycopg.RawCursor[Any]:
@@ -241,6 +265,11 @@ class PostgresStore:
             cursor.connection.close()
 
 
+def _steady_us() -> int:
+    """A clock that nobody sets, and that goes on while the machine sleeps, where there is such a one."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
+
+
 def _never(_: Tx) -> None:
     """Nothing, which an answering database does too."""
 
@@ -254,7 +283,7 @@ def _looked(job: Job, tx: Tx) -> Outcome:
         return job.future, False, exc
 
 
-def _may_pass(exc: psycopg.OperationalError) -> bool:
+def _may_pass(exc: psycopg.Error) -> bool:
     """Whether another try may go better: a server that restarts does, a full disk does not."""
     return not isinstance(exc, errors.DiskFull | errors.OutOfMemory | errors.QueryCanceled)
 
@@ -276,6 +305,8 @@ def connect(url: str) -> psycopg.Connection[Any]:
         keepalives_idle=30,
         keepalives_interval=10,
         keepalives_count=3,
+        # For what was sent to a host that is gone: keepalives do not look after that.
+        tcp_user_timeout=20_000,
     )
     connection.prepared_max = 1000
     # Else a small number and a large one would be two statements to prepare.

@@ -19,6 +19,7 @@ _UPDATE = Statement(
     .values({name: bindparam(name) for name in _TENANT if name not in {"id", "created_at"}})
 )
 _ALL = Statement(select(*_tenant_columns).order_by(tenants.c.created_at, tenants.c.id))
+_TAKE = Statement(select(tenants.c.id).where(tenants.c.id == bindparam("id")).with_for_update())
 _OLDEST = Statement(select(tenants.c.id).order_by(tenants.c.created_at, tenants.c.id).limit(bindparam("most")))
 _FIND = Statement(
     select(*_tenant_columns).where(
@@ -66,6 +67,15 @@ def all_tenants(tx: Tx) -> list[Tenant]:
 def oldest(tx: Tx, *, most: int) -> list[str]:
     """Ids of so many, from the oldest."""
     return [row[0] for row in tx.rows(_OLDEST, most=most)]
+
+
+def take_tenant(tx: Tx, id_or_name: str) -> Tenant | None:
+    """The same; nobody else changes it until this unit is kept."""
+    found = find_tenant(tx, id_or_name)
+    if found is None:
+        return None
+    tx.one(_TAKE, id=found.id)
+    return find_tenant(tx, found.id)
 
 
 def find_tenant(tx: Tx, id_or_name: str) -> Tenant | None:
@@ -144,6 +154,11 @@ _USER = Statement(
         end_users.c.tenant_id == bindparam("tenant_id"), end_users.c.name == bindparam("name")
     )
 )
+_TAKE_USER = Statement(
+    select(end_users.c.surrogate)
+    .where(end_users.c.tenant_id == bindparam("tenant_id"), end_users.c.name == bindparam("name"))
+    .with_for_update(read=True, key_share=True)
+)
 _INSERT_USER = Statement(
     insert(end_users).values(tenant_id=bindparam("tenant_id"), surrogate=bindparam("surrogate"), name=bindparam("name"))
 )
@@ -157,6 +172,12 @@ _USER_NAME = Statement(
 def surrogate_of(tx: Tx, tenant_id: str, name: str) -> str | None:
     """What the ledger calls an end user; None for one never seen."""
     row = tx.one(_USER, tenant_id=tenant_id, name=name)
+    return None if row is None else str(row[0])
+
+
+def take_surrogate(tx: Tx, tenant_id: str, name: str) -> str | None:
+    """The same; until this unit is kept nobody erases the name."""
+    row = tx.one(_TAKE_USER, tenant_id=tenant_id, name=name)
     return None if row is None else str(row[0])
 
 

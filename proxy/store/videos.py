@@ -89,6 +89,12 @@ _OVER_AMONG = Statement(
         videos.c.id.in_([bindparam(name) for name in _SEVERAL]), videos.c.status.in_(["completed", "failed"])
     )
 )
+_TAKE_SEVERAL = Statement(
+    select(videos.c.id)
+    .where(videos.c.id.in_([bindparam(name) for name in _SEVERAL]))
+    .order_by(videos.c.id)
+    .with_for_update()
+)
 _ATTEMPTS_OF = Statement(
     select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
 )
@@ -119,6 +125,11 @@ def take(tx: Tx, video_id: str) -> Video | None:
     """
     row = tx.one(_TAKE, id=video_id)
     return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+
+
+def take_several(tx: Tx, video_ids: Sequence[str]) -> None:
+    """The same for many, in the order that everybody keeps."""
+    _of_several(tx, _TAKE_SEVERAL, sorted(set(video_ids)))
 
 
 def take_attempt(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from proxy.core.errors import Interrupted
 from proxy.core.tenant import Caller, Tenant
 from proxy.core.video import Ask
 from proxy.core.wire import Call, Reply
@@ -47,15 +48,20 @@ class Sellers:
         return sum(1 for where, _ in self.taken if where == provider)
 
 
+def _limit(house: Rehearsal, most: int | None) -> None:
+    """Of fal, as a reload would change it."""
+    rules = house.house.rules
+    fal = msgspec.structs.replace(rules.accounts["fal"], max_in_flight=most)
+    house.house.rules = msgspec.structs.replace(rules, accounts={**rules.accounts, "fal": fal})
+
+
 @contextlib.asynccontextmanager
 async def limited(
     database: Database, film: bytes, *, order: tuple[str, ...]
 ) -> AsyncIterator[tuple[Rehearsal, Sellers]]:
     """Fal takes two at once; two tenants."""
     async with rehearse(database, film, order=order) as house:
-        accounts = house.house.rules.accounts
-        fal = msgspec.structs.replace(accounts["fal"], max_in_flight=MOST)
-        house.house.rules = msgspec.structs.replace(house.house.rules, accounts={**accounts, "fal": fal})
+        _limit(house, MOST)
         await house.house.store.write(lambda tx: tenants.insert_tenant(tx, OTHER))
         sellers = Sellers()
         house.answers(sellers)
@@ -129,3 +135,51 @@ async def test_video_that_is_over_takes_nobodys_turn(database: Database, film: b
         await finish(house, sellers, "fal-0")
         assert len(await house.attempts(last)) == 1
         assert await house.attempts(gone) == []
+
+
+async def test_video_that_needs_its_place_no_more_keeps_nobody_out(database: Database, film: bytes) -> None:
+    """It waited for the limited one; then a callback told that the other had taken it after all."""
+    async with rehearse(database, film, order=("runflow", "fal"), on_unknown="fallback") as house:
+        _limit(house, 1)
+        sellers = Sellers()
+        lost = [True]
+
+        async def script(provider: str, call: Call) -> Reply:
+            if provider == "runflow" and call.method == "POST" and lost[0]:
+                raise Interrupted("reset")
+            if provider == "runflow" and "client_ref" in str(call.query):
+                raise Interrupted("nobody answers that")
+            return await sellers(provider, call)
+
+        house.answers(script)
+        there = await ask(house)
+        await house.settle()
+        waiting = await ask(house)
+        await house.settle()
+        assert await house.states(there) == ["unknown", "running"]
+        assert await house.states(waiting) == ["unknown"]
+        assert await house.call_back(waiting, 1, {"run_id": "runflow-9"})
+        lost[0] = False
+        sellers.taken.append(("runflow", "runflow-9"))
+        await house.settle()
+        assert await house.states(waiting) == ["running"]
+        last = await ask(house)
+        lost[0] = True
+        await house.settle()
+        await finish(house, sellers, "fal-0")
+        # The first was called once more, and found that it waits for nothing here.
+        await usher(house.house)
+        await house.settle()
+        assert await house.states(last) == ["unknown", "running"]
+
+
+async def test_those_who_wait_go_when_the_limit_is_taken_away(database: Database, film: bytes) -> None:
+    async with limited(database, film, order=("fal",)) as (house, sellers):
+        for _ in range(MOST + 3):
+            await ask(house)
+        await house.settle()
+        assert sellers.at("fal") == MOST
+        _limit(house, None)
+        await usher(house.house)
+        await house.settle()
+        assert sellers.at("fal") == MOST + 3

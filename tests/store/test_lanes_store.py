@@ -30,12 +30,14 @@ async def test_longest_waiting_of_each_tenant_are_told(store: Store) -> None:
     def all_wait(tx: Tx) -> None:
         for one in waiting:
             lanes.wait(tx, one)
-            lanes.wait(tx, place(one.video_id, one.tenant_id, AT + 1000))  # it was there before, and keeps its time
 
     await store.write(all_wait)
     told = await store.read(lambda tx: lanes.waiting(tx, "p", of_each=2))
     assert sorted(told, key=lambda one: one.since) == [*waiting[:2], waiting[-1]]
-    await store.write(lambda tx: lanes.leave(tx, "video_0"))
+    await store.write(lambda tx: lanes.leave(tx, "video_0", "p"))
+    assert await store.read(lambda tx: lanes.places_of(tx, "video_0")) == set()
+    assert await store.read(lambda tx: lanes.places_of(tx, "video_1")) == {"p"}
+    assert await store.read(lanes.waited_for) == ["p"]
     told = await store.read(lambda tx: lanes.waiting(tx, "p", of_each=1))
     assert sorted(told, key=lambda one: one.since) == [waiting[1], waiting[-1]]
     assert await store.read(lambda tx: lanes.waiting(tx, "q", of_each=9)) == []

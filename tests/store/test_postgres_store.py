@@ -4,7 +4,9 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -21,6 +23,7 @@ from tests.store.rows import AT, add_videos, make_video
 from tests.whole.stage import free_port
 
 SLEEP = Statement(text("SELECT pg_sleep(0.2)"))
+READ_ONLY = Statement(text("SET LOCAL transaction_read_only = on"))
 DIE = Statement(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
@@ -308,3 +311,96 @@ async def test_times_of_the_tests_may_be_handed_in() -> None:
     assert await store.write(lambda tx: tx.now_us) == await store.read(lambda tx: tx.now_us) == store.clock() == AT
     await store.close()
     server().give_back(url)
+
+
+async def test_server_that_is_read_only_for_a_moment_is_asked_again(pair: Pair) -> None:
+    """As one is that fails over: what a seller has answered must outlive it."""
+    tries = []
+
+    def unit(tx: Tx) -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            tx.run(READ_ONLY)
+        return fact("kept")(tx)
+
+    assert await pair[0].write(unit) == "kept"
+    assert len(tries) == 3
+
+
+async def test_server_that_stays_read_only_is_away(pair: Pair) -> None:
+    def unit(tx: Tx) -> None:
+        tx.run(READ_ONLY)
+        fact("never")(tx)
+
+    with pytest.raises(Overloaded):
+        await pair[0].write(unit)
+
+
+async def test_group_whose_connection_broke_is_tried_again_as_a_group(pair: Pair) -> None:
+    sizes = []
+
+    def batch(tx: Tx, items: Sequence[str]) -> list[str]:
+        sizes.append(len(items))
+        if len(sizes) == 1:
+            tx.rows(DIE)
+        return [fact(item)(tx) for item in items]
+
+    assert await asyncio.gather(*(pair[0].write_grouped(batch, name) for name in "abc")) == ["a", "b", "c"]
+    assert sizes == [3, 3]
+
+
+async def test_many_looks_at_a_server_that_is_gone_are_refused_together() -> None:
+    store = PostgresStore(f"postgresql://reelay@127.0.0.1:{free_port()}/reelay")
+    with pytest.raises(ConfigError):
+        await store.open()
+    begun = time.monotonic()
+    told = await asyncio.gather(*(store.read_now(lambda tx: tx.now_us) for _ in range(50)), return_exceptions=True)
+    assert all(isinstance(one, Overloaded) for one in told)
+    assert time.monotonic() - begun < 10
+    await store.close()
+
+
+async def test_two_changes_of_one_tenant_are_both_kept(pair: Pair) -> None:
+    both_begun = threading.Barrier(2, timeout=10)
+
+    def change(field: str, value: Any) -> Callable[[Tx], None]:
+        begun: list[int] = []
+
+        def unit(tx: Tx) -> None:
+            if not begun:
+                begun.append(1)
+                both_begun.wait()
+            tenant = tenants.take_tenant(tx, "acme")
+            assert tenant is not None
+            time.sleep(0.1)
+            tenants.save_tenant(tx, msgspec.structs.replace(tenant, **{field: value}))
+
+        return unit
+
+    await asyncio.gather(
+        pair[0].write(change("markup", "0.5")), pair[1].write(change("require_end_user_id", value=True))
+    )
+    tenant = await pair[0].read(lambda tx: tenants.find_tenant(tx, "acme"))
+    assert tenant is not None
+    assert (tenant.markup, tenant.require_end_user_id) == ("0.5", True)
+
+
+async def test_name_is_not_erased_under_a_video_that_is_being_accepted(pair: Pair) -> None:
+    await pair[0].write(lambda tx: tenants.insert_end_user(tx, "acme", "ann", "eu_1"))
+    taken, go = threading.Event(), threading.Event()
+
+    def accepts(tx: Tx) -> str | None:
+        surrogate = tenants.take_surrogate(tx, "acme", "ann")
+        taken.set()
+        assert go.wait(10)
+        return surrogate
+
+    accepting = asyncio.create_task(pair[0].write(accepts))
+    assert await asyncio.to_thread(taken.wait, 10)
+    erasing = asyncio.create_task(pair[1].write(lambda tx: tenants.forget_name(tx, "acme", "eu_1")))
+    await asyncio.sleep(0.2)
+    assert not erasing.done()
+    go.set()
+    assert await accepting == "eu_1"
+    await erasing
+    assert await pair[0].write(lambda tx: tenants.take_surrogate(tx, "acme", "ann")) is None
