@@ -86,7 +86,8 @@ async def _database(settings: Settings, rules: Rules | None) -> AsyncIterator[Fi
     try:
         revision = migrations.revision_of(place)
         if revision != migrations.HEAD:
-            yield Finding(verdict="warn", subject="database", detail=f"{name} has schema {revision}: `reelay migrate`")
+            has = "no schema yet" if revision is None else f"schema {revision}"
+            yield Finding(verdict="warn", subject="database", detail=f"{name} has {has}: `reelay migrate`")
             return
         async with open_store(settings) as store:
             vanished = [] if rules is None else await owed_but_vanished(store, rules)

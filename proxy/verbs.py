@@ -230,7 +230,10 @@ def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
 @click.argument("number", type=click.IntRange(1))
 @click.option("--bought/--not-bought", default=None, help="Whether the provider took the order; one must be said.")
 @click.option("--seller-id", help="With --bought: the order's id there; it is polled from now on.")
-@click.option("--cost-usd", help="With --bought: what the provider took; without it or an id, the dearest possible.")
+@click.option(
+    "--cost-usd",
+    help="With --bought: what the provider took; without it or an id, the dearest possible. The video goes on elsewhere.",
+)
 @click.option("--reason", required=True, help="How this was found out; kept in the admins' log.")
 @SANDBOX
 def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool | None, **found: Any) -> None:

@@ -57,13 +57,15 @@ def last_restore(tx: Tx) -> int:
 
 def doubt_everything(tx: Tx) -> Doubted:
     """All of it or nothing, and a second time at once changes nothing more."""
-    sending = [attempt for attempt, _, _ in videos.attempts_in_state(tx, "sending", most=_ALL)]
-    for attempt in sending:
+    seen = [attempt for attempt, _, _ in videos.attempts_in_state(tx, "sending", most=_ALL)]
+    sending = sorted(seen, key=lambda one: (one.video_id, one.number))
+    for one in sending:
+        _, attempt = videos.take_attempt(tx, one.video_id, one.number)
         if attempt.seller_id is None or not adopt(tx, attempt, attempt.seller_id):
             unknown = msgspec.structs.replace(attempt, state="unknown", message=RESTORED, missing_since=tx.now_us)
             videos.save_attempt(tx, unknown)
             work.ensure(tx, attempt.video_id, attempt.number, tx.now_us + FIND_AT_S[0] * SECOND_US)
-    live = videos.live_ids(tx)
+    live = sorted(videos.live_ids(tx))
     next_offers = sum(_doubt_next(tx, video_id) for video_id, _ in live)
     # A clock that was put back must not let a video slip through.
     moment = max([tx.now_us, *(created_at + 1 for _, created_at in live)])
