@@ -232,7 +232,7 @@ def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
 @click.option("--seller-id", help="With --bought: the order's id there; it is polled from now on.")
 @click.option(
     "--cost-usd",
-    help="With --bought: what the provider took; without it or an id, the dearest possible. The video goes on elsewhere.",
+    help="With --bought: what the provider took; without it or an id, the dearest. The video goes on elsewhere.",
 )
 @click.option("--reason", required=True, help="How this was found out; kept in the admins' log.")
 @SANDBOX
