@@ -65,6 +65,7 @@ async def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
     assert "the database cannot be opened: " in told
     assert "hush" not in told
     assert "cannot be opened: Address already in use" in await refused(tmp_path, ["serve"], **PLAY_KEYS)
+    assert "SQLite takes one process" in await refused(tmp_path, ["work"], **PLAY_KEYS)
 
 
 A_FILE = {"DATABASE_URL": "sqlite:///data/reelay.db", "SECRET": ""}
