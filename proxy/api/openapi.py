@@ -12,6 +12,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from proxy.api.asks import CreateBody
+from proxy.api.reports import PARAMETERS
 from proxy.api.schemas import (
     EndUserErased,
     ErrorEnvelope,
@@ -48,8 +49,6 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
 
 
-_SPEND = ("group_by", "start", "end", "format")
-
 SHAPES: dict[str, Shape] = {
     "POST /v1/videos": Shape(takes=CreateBody, forms=True, answers=VideoObject, headers=("Idempotency-Key", "Prefer")),
     "GET /v1/videos": Shape(answers=VideoList, query=("limit", "order", "after", "end_user_id")),
@@ -67,8 +66,8 @@ SHAPES: dict[str, Shape] = {
     "POST /v1/videos/characters": Shape(answers=None),
     "GET /v1/models": Shape(answers=ModelList),
     "GET /v1/models/{model_id}": Shape(answers=ModelObject),
-    "GET /v1/spend": Shape(answers=SpendLine, many=True, query=_SPEND),
-    "GET /admin/reports/spend": Shape(answers=SpendLine, many=True, query=(*_SPEND, "tenant")),
+    "GET /v1/spend": Shape(answers=SpendLine, many=True, query=PARAMETERS),
+    "GET /admin/reports/spend": Shape(answers=SpendLine, many=True, query=(*PARAMETERS, "tenant")),
     "GET /admin/tenants": Shape(answers=TenantObject, many=True),
     "POST /admin/tenants": Shape(takes=TenantChange, answers=TenantObject),
     "PATCH /admin/tenants/{tenant}": Shape(takes=TenantChange, answers=TenantObject),

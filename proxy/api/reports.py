@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, get
 
 from proxy.api.auth import authenticate
+from proxy.api.documents import unknown_parameter
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import iso
@@ -17,11 +18,15 @@ from proxy.services.house import House
 from proxy.services.report import SPEND_COLUMNS, SpendLine, SpendQuery, read_query, spend
 from proxy.store import tenants
 
+PARAMETERS = ("group_by", "start", "end", "format")
+"""Of a query for one tenant's spend; everybody's takes `tenant` too."""
+
 
 @get("/v1/spend")
 async def own_spend(request: AnyRequest) -> Response[bytes]:
     """Tell what the caller's tenant has spent; what sellers took of it only where sellers are shown."""
     caller = await authenticate(request, "reports")
+    _check_names(request, PARAMETERS)
     return await _answer(request, caller.tenant.id, sellers_shown=house_of(request).rules.expose_providers)
 
 
@@ -29,9 +34,17 @@ async def own_spend(request: AnyRequest) -> Response[bytes]:
 async def all_spend(request: AnyRequest) -> Response[bytes]:
     """Tell what all tenants, or one, have spent."""
     await authenticate(request, "admin")
+    _check_names(request, (*PARAMETERS, "tenant"))
     named = request.query_params.get("tenant")
     tenant_id = None if named is None else await _tenant_id(house_of(request), named)
     return await _answer(request, tenant_id, sellers_shown=True)
+
+
+def _check_names(request: AnyRequest, good: tuple[str, ...]) -> None:
+    """A misspelt name would otherwise bill another group or month than was asked for."""
+    for name in request.query_params:
+        if name not in good:
+            raise unknown_parameter(name, good)
 
 
 async def _tenant_id(house: House, id_or_name: str) -> str:
