@@ -21,7 +21,8 @@ from proxy.outside.film import measure
 from proxy.providers.base import Announces, Cancels, Finds
 from proxy.providers.registry import builtin
 from proxy.settings import NAMES, SANDBOX_KEY, SECRETS, read_settings
-from tests.whole.stage import ROOT, Process, free_port, start
+from tests.ports import free_port
+from tests.whole.stage import ROOT, Process, start
 
 README = (ROOT / "README.md").read_text()
 

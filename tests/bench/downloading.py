@@ -18,7 +18,8 @@ from tests.bench import machine
 from tests.bench.bench import Bench
 from tests.bench.load import get
 from tests.bench.report import Line, at, count, megabytes, percentiles
-from tests.bench.serve import Process, Server, free_port
+from tests.bench.serve import Process, Server
+from tests.ports import free_port
 
 PIECE_BYTES = 1024 * 1024
 FIRST_BYTES = 15

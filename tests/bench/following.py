@@ -21,7 +21,8 @@ from tests.bench.bench import Bench
 from tests.bench.carrying import exchanges
 from tests.bench.load import Generator, Job, Tally
 from tests.bench.report import Line, count, megabytes, percentiles
-from tests.bench.serve import Process, Server, fetch, free_port, make_key, start, start_server, write_rules
+from tests.bench.serve import Process, Server, fetch, make_key, start, start_server, write_rules
+from tests.ports import free_port
 
 EXPECTED_S = 120.0
 """Of every video: a fifth of it is above the longest interval between two polls, which is 10 s on average."""

@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from tests.bench.load import ROOT, Generator, Job, post
+from tests.ports import free_port
 
 PLAY_KEYS = {"EVOLINK_API_KEY": "play", "SHORTAPI_KEY": "play", "FAL_KEY": "id-1:play", "RUNFLOW_API_KEY": "play"}
 SELLERS = {"evolink": "EVOLINK_API_KEY", "shortapi": "SHORTAPI_KEY", "fal": "FAL_KEY", "runflow": "RUNFLOW_API_KEY"}
@@ -35,12 +36,6 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
         """At once: nothing that it holds is wanted any more."""
         self.child.kill()
         self.child.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 
@@ -10,6 +9,7 @@ import pytest
 import uvloop
 
 from tests.outside.servers import LOOPBACK_PEM, Behaviour, RawServer, Serve, Visit
+from tests.ports import free_port
 
 ON_BOTH_LOOPS = {"test_transport.py", "test_assets.py"}
 """What the socket says when a connection breaks differs between asyncio and uvloop, on which the service runs."""
@@ -66,7 +66,4 @@ async def serve() -> AsyncIterator[Serve]:
 @pytest.fixture
 def closed_port() -> int:
     """Where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return free_port()

@@ -18,9 +18,9 @@ from proxy.store.base import Statement, Tx
 from proxy.store.postgres import PostgresStore
 from proxy.store.tables import APPEND_ONLY
 from tests.databases import server
+from tests.ports import free_port
 from tests.store.conftest import with_two_tenants
 from tests.store.rows import AT, add_videos, make_video
-from tests.whole.stage import free_port
 
 SLEEP = Statement(text("SELECT pg_sleep(0.2)"))
 READ_ONLY = Statement(text("SET LOCAL transaction_read_only = on"))

@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from tests.databases import whole_in
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-bootstrap-key-for-tests"
@@ -89,14 +90,6 @@ async def start(arguments: list[str], env: dict[str, str], folder: Path, port: i
             except httpx.TransportError:
                 await asyncio.sleep(0.05)
     raise RuntimeError("it never answered")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 class Stage:

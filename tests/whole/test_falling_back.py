@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.whole.scenes import PRICES, Played, Rules, Troupe, check_the_ledger, check_the_log, opened, play, rule
-from tests.whole.stage import free_port
 
 REFUSALS = {
     "refused-503-json": ("error_503", "capacity"),

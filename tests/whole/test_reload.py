@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import msgspec
 
+from tests.ports import free_port
 from tests.whole.scenes import eventually, metric
-from tests.whole.stage import KEY, PLAY_KEYS, ROOT, Stage, free_port
+from tests.whole.stage import KEY, PLAY_KEYS, ROOT, Stage
 
 SUCCESS, SINCE = "reelay_config_last_reload_success", "reelay_config_last_reload_timestamp_seconds"
 

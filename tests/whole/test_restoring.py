@@ -12,8 +12,9 @@ import pytest
 
 from proxy.store.backup import back_up
 from tests.databases import choose
+from tests.ports import free_port
 from tests.whole.scenes import Played, Rules, Troupe, check_the_ledger, check_the_log, opened, play, rows
-from tests.whole.stage import Stage, free_port
+from tests.whole.stage import Stage
 
 SPEED = 50.0
 LIMITS: dict[str, Any] = {"deadline_s": 170, "submit_timeout_s": 20}

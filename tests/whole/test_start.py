@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from tests.whole.stage import PLAY_KEYS, ROOT, Stage, free_port
+from tests.ports import free_port
+from tests.whole.stage import PLAY_KEYS, ROOT, Stage
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("REELAY_")}
 
