@@ -275,6 +275,9 @@ async def _abandon(house: House, claim: Claim, attempt: Attempt) -> None:
         moved = Moved()
         video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
+        if now_is.state != "running":
+            work.again(tx, claim, tx.now_us)  # the film has turned up after all, and is billed
+            return video, moved
         lost = msgspec.structs.replace(
             now_is,
             state="failed",

@@ -188,6 +188,33 @@ async def test_nobody_asks_any_more_three_days_after_the_end(house: Rehearsal) -
     assert await house.rows_of_work(video_id) == []
 
 
+async def test_film_that_turns_up_as_the_last_ask_is_given_up_is_still_owed(house: Rehearsal) -> None:
+    order = FalOrder()
+    video_id = await _running(house, order)
+    await house.cancel(video_id)
+    (slow,) = await house.claim()
+    before = await house.attempt(video_id)
+    later = []
+
+    async def three_days(provider: str, call: Call) -> Reply:
+        if call.path.endswith("/status"):
+            house.clock.move(73 * 3600)
+            later.extend(await house.claim())
+            order.status = "COMPLETED"
+        return await order(provider, call)
+
+    house.answers(three_days)
+    with pytest.raises(LeaseLost):
+        await attend(house.house, slow, await house.video(video_id), before)
+    assert await house.states(video_id) == ["done"]
+    house.answers(order)
+    await attend(house.house, later[0], await house.video(video_id), before)
+    await house.run(60, step_s=10)
+    attempt = await house.attempt(video_id)
+    assert (attempt.state, attempt.bearer, attempt.cost_microusd) == ("done", "tenant", FAL_720P_MICROUSD)
+    assert (await house.video(video_id)).hold == "posted"
+
+
 async def test_nobody_waits_for_ever_for_a_provider_whose_key_is_gone(house: Rehearsal) -> None:
     video_id = await _running(house, FalOrder())
     await house.cancel(video_id)
