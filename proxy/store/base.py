@@ -33,7 +33,7 @@ class _Text:
         self.sql = sql
         self._order = order
         self._constants = constants
-        """Values that stand in the statement itself."""
+        """What the dialect adds, as SQLite an offset to each limit."""
         head, _, row = sql.rpartition(" VALUES ")
         self._row = row if head.startswith("INSERT") and _ROW.fullmatch(row) else None
         """What an insert repeats for each row, where it is the end of the statement: `(?, ?)`."""
@@ -67,18 +67,17 @@ class Statement:
     """
     A Core statement, compiled once for each dialect and run on the driver's own cursor.
 
-    Every value that changes is a `bindparam` with a name; all must be given at each run.
+    Every value that changes is a `bindparam` with a name; all must be given at each run. Constants are
+    spelled out: only so can SQLite use an index over just the rows that have them.
     """
 
     def __init__(self, core: ClauseElement) -> None:
         self._core = core
         self._texts: dict[Dialect, _Text] = {}
-        self._named = set()
         for part in iterate(core):
-            if isinstance(part, BindParameter) and part.required:
-                # Lists of constants are spelled out, which SQLAlchemy does only where no bind lacks a value.
-                part.required = False
-                self._named.add(part.key)
+            if isinstance(part, BindParameter):
+                # One without a name of its own is a constant. SQLAlchemy spells out none where a bind lacks its value.
+                part.literal_execute, part.required = part.unique, False
 
     def text(self, dialect: Dialect) -> _Text:
         found = self._texts.get(dialect)
@@ -86,7 +85,7 @@ class Statement:
 
     def _compile(self, dialect: Dialect) -> _Text:
         compiled: SQLCompiler = self._core.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]  # a statement's compiler, not a type's
-        constants = {name: value for name, value in compiled.params.items() if name not in self._named}
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
         return _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
 
 

@@ -131,7 +131,13 @@ attempts = _table(
 )
 
 _in_flight = attempts.c.state.in_(["sending", "running"])
-Index("attempts_in_flight", attempts.c.provider, sqlite_where=_in_flight, postgresql_where=_in_flight)
+Index(
+    "attempts_in_flight",
+    attempts.c.provider,
+    attempts.c.state,
+    sqlite_where=_in_flight,
+    postgresql_where=_in_flight,
+)
 
 outcomes = _table(
     "outcomes",  # how submits and renders ended lately, for the breakers of every replica
@@ -187,6 +193,7 @@ idempotency = _table(
     Column("fingerprint", Text, nullable=False),
     Column("video_id", Text, ForeignKey("videos.id"), nullable=False),
     Column("created_at", BigInt, nullable=False),
+    Index("idempotency_by_time", "created_at"),
 )
 
 ledger_transactions = _table(
