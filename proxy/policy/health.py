@@ -102,9 +102,11 @@ class _Stream(msgspec.Struct, frozen=True):
     settled: _Breaker = _CLOSED
     """After all that came before `recent`."""
     settled_at: int = -1
+    known: frozenset[tuple[str, int]] = frozenset()
+    """The keys of `recent`: each beat brings them all again."""
 
     def heard(self, outcome: Outcome) -> "_Stream":
-        if outcome.at <= self.settled_at or any(outcome.key == other.key for other in self.recent):
+        if outcome.at <= self.settled_at or outcome.key in self.known:
             return self
         recent = list(self.recent)
         insort(recent, outcome, key=_by_time)
@@ -113,7 +115,8 @@ class _Stream(msgspec.Struct, frozen=True):
         old = sum(1 for other in recent if other.at < recent[-1].at - LATE_US)
         settled = reduce(_after, recent[:old], self.settled)
         settled_at = recent[old - 1].at if old else self.settled_at
-        return _Stream(now, tuple(recent[old:]), settled, settled_at)
+        kept = tuple(recent[old:])
+        return _Stream(now, kept, settled, settled_at, frozenset([other.key for other in kept]))
 
 
 def _by_time(outcome: Outcome) -> tuple[int, tuple[str, int]]:
