@@ -161,19 +161,26 @@ class Crowd(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def _follow(bench: Bench, crowd: Crowd, *, goal: str) -> Line:
+@contextlib.contextmanager
+def followed(bench: Bench, crowd: Crowd, *, module: str = "proxy") -> Iterator[tuple[Server, Process, str]]:
+    """The server, warm, with so many in flight; their seller; and one of the videos."""
     folder = bench.folder / f"following-{crowd.folder}"
     folder.mkdir()
     with contextlib.ExitStack() as stack:
         seller = stack.enter_context(_endless_seller(folder))
         origin = f"http://127.0.0.1:{seller.port}"
-        write_rules(folder, lambda _: origin, max_in_flight=10 * crowd.attempts, pace_s=EXPECTED_S)
-        process = start_server(folder)
+        write_rules(folder, lambda _: origin, pace_s=EXPECTED_S)
+        process = start_server(folder, module=module)
         stack.callback(process.kill)
         server = Server(process=process, folder=folder, key=make_key(bench.generator, process))
         video_id = _accepted(bench, server)
         fill(server.database, video_id, crowd.attempts, spread_s=crowd.spread_s)
         time.sleep(FIRST_AFTER_S + crowd.warm_s)
+        yield server, seller, video_id
+
+
+def _follow(bench: Bench, crowd: Crowd, *, goal: str) -> Line:
+    with followed(bench, crowd) as (server, seller, video_id):
         return _beside_requests(bench, server, seller, video_id, crowd, goal)
 
 

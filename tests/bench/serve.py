@@ -103,7 +103,12 @@ def start_sellers(folder: Path, *, speed: float) -> Process:
 
 
 def write_rules(
-    folder: Path, url_of: Callable[[str], str], *, max_in_flight: int, pace_s: float | None = None, **offer: Any
+    folder: Path,
+    url_of: Callable[[str], str],
+    *,
+    max_in_flight: int | None = None,
+    pace_s: float | None = None,
+    **offer: Any,
 ) -> None:
     """
     Four sellers with the catalogue's offers, in which `offer` sets fields; cheapest first, so EvoLink is asked.
@@ -121,9 +126,10 @@ def write_rules(
             "adapter": name,
             "api_key": f"${{{variable}}}",
             "base_url": url_of(name),
-            "max_in_flight": max_in_flight,
             "offers": offers,
         }
+        if max_in_flight is not None:
+            providers[name]["max_in_flight"] = max_in_flight
     rules = {
         "version": 1,
         "providers": providers,
