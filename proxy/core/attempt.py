@@ -85,7 +85,7 @@ CancelAnswer = Literal["requested", "too_late", "unknown"]
 """requested: the seller will try, and must be polled on. too_late: it had ended. unknown: it knows no such order."""
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True):
     """The record of one send; times are microseconds UTC, None where it did not happen."""
 
     video_id: str
@@ -96,20 +96,20 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     seller_model: str
     state: AttemptState
     client_ref: str
+    started_at: int
+    possible_microusd: int
+    """What it may have cost where nobody knows: the dearest price at this seller."""
     seller_id: str | None = None
     failure_kind: str | None = None
     """A FailureKind once refused or failed."""
     seller_code: str | None = None
     message: str | None = None
-    started_at: int
     accepted_at: int | None = None
     rendering_at: int | None = None
     """When a poll first found that the seller had begun to render."""
     ended_at: int | None = None
     retry_at: int | None = None
     """When an offer that refused as throttled or at capacity may be asked again."""
-    possible_microusd: int
-    """What it may have cost where nobody knows: the dearest price at this seller."""
     cost_microusd: int | None = None
     """What the seller took; None is unknown."""
     cost_stated: int = 0
@@ -145,7 +145,7 @@ Part = Literal["submit", "render"]
 """Of an attempt: until the seller has taken the order, and from then on."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True):
     """How one part of an attempt ended."""
 
     video_id: str

@@ -62,7 +62,7 @@ def add_outcomes(tx: Tx, rows: Sequence[Outcome]) -> None:
 
 def outcomes_since(tx: Tx, since: int) -> list[Outcome]:
     """By time."""
-    found = as_structs(Outcome, _OUTCOME, tx.rows(_SINCE, since=since))
+    found = as_structs(Outcome, tx.rows(_SINCE, since=since))
     return [msgspec.structs.replace(one, good=bool(one.good)) for one in found]
 
 

@@ -84,7 +84,7 @@ def find_tenant(tx: Tx, id_or_name: str) -> Tenant | None:
     return min(found, key=lambda tenant: tenant.id != id_or_name, default=None)
 
 
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+class ApiKey(msgspec.Struct, frozen=True):
     """A row of `api_keys`; the key itself is kept nowhere."""
 
     id: str
@@ -131,12 +131,12 @@ def key_by_digest(tx: Tx, digest: str) -> tuple[ApiKey, Tenant] | None:
     if row is None:
         return None
     width = len(_KEY)
-    return as_structs(ApiKey, _KEY, [row[:width]])[0], _as_tenants([row[width:]])[0]
+    return as_structs(ApiKey, [row[:width]])[0], _as_tenants([row[width:]])[0]
 
 
 def keys(tx: Tx, tenant_id: str | None = None) -> list[ApiKey]:
     """Of one tenant, or all."""
-    return as_structs(ApiKey, _KEY, tx.rows(_KEYS, tenant_id=tenant_id))
+    return as_structs(ApiKey, tx.rows(_KEYS, tenant_id=tenant_id))
 
 
 def revoke_key(tx: Tx, key_id: str, *, at: int) -> bool:
@@ -243,7 +243,7 @@ def drop_fact(tx: Tx, name: str) -> None:
     tx.run(_DROP_FACT, name=name)
 
 
-class AdminAct(msgspec.Struct, frozen=True, kw_only=True):
+class AdminAct(msgspec.Struct, frozen=True):
     """One change by an operator: who, what, before and after as JSON, and why."""
 
     id: str
@@ -272,4 +272,4 @@ def record(tx: Tx, act: AdminAct) -> None:
 
 def acts(tx: Tx, *, most: int) -> list[AdminAct]:
     """The newest first."""
-    return as_structs(AdminAct, _ACT, tx.rows(_ACTS, most=most))
+    return as_structs(AdminAct, tx.rows(_ACTS, most=most))

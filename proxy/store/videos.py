@@ -19,7 +19,7 @@ _metadata_of = msgspec.json.Decoder(dict[str, str])
 encode = msgspec.json.encode
 
 
-class Video(msgspec.Struct, frozen=True, kw_only=True):
+class Video(msgspec.Struct, frozen=True):
     """A row of `videos`; the columns are described in tables.py."""
 
     id: str
@@ -32,17 +32,17 @@ class Video(msgspec.Struct, frozen=True, kw_only=True):
     metadata: bytes | None
     plan: bytes
     progress: int
-    error_code: Any = None
-    error_message: str | None = None
     created_at: int
-    ended_at: int | None = None
     deadline_at: int
-    cancelled_at: int | None = None
-    deleted_at: int | None = None
-    expires_at: int | None = None
     hold: Literal["held", "posted", "void"]
     hold_microusd: int
     charged_microusd: int | None = None
+    error_code: Any = None
+    error_message: str | None = None
+    ended_at: int | None = None
+    cancelled_at: int | None = None
+    deleted_at: int | None = None
+    expires_at: int | None = None
     delivered_no: int | None = None
     footage: bytes | None = None
     file_removed_at: int | None = None
@@ -114,7 +114,7 @@ def insert_many(tx: Tx, rows: Sequence[Video]) -> None:
 def by_id(tx: Tx, video_id: str) -> Video | None:
     """The video, hidden or not, of whichever tenant."""
     row = tx.one(_BY_ID, id=video_id)
-    return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+    return None if row is None else as_structs(Video, [row])[0]
 
 
 def take(tx: Tx, video_id: str) -> Video | None:
@@ -124,7 +124,7 @@ def take(tx: Tx, video_id: str) -> Video | None:
     A unit that changes anything of a video takes it first of all, so that no two wait for each other.
     """
     row = tx.one(_TAKE, id=video_id)
-    return None if row is None else as_structs(Video, _VIDEO, [row])[0]
+    return None if row is None else as_structs(Video, [row])[0]
 
 
 def take_several(tx: Tx, video_ids: Sequence[str]) -> None:
@@ -148,13 +148,13 @@ def over_among(tx: Tx, video_ids: Sequence[str]) -> list[str]:
 def by_ids(tx: Tx, video_ids: Sequence[str]) -> dict[str, Video]:
     """Videos that are there, by id."""
     rows = _of_several(tx, _BY_IDS, video_ids)
-    return {video.id: video for video in as_structs(Video, _VIDEO, rows)}
+    return {video.id: video for video in as_structs(Video, rows)}
 
 
 def attempts_of_several(tx: Tx, video_ids: Sequence[str]) -> dict[tuple[str, int], Attempt]:
     """Every attempt of these videos, by video and number."""
     rows = _of_several(tx, _ATTEMPTS_OF_SEVERAL, video_ids)
-    return {(attempt.video_id, attempt.number): attempt for attempt in as_structs(Attempt, _ATTEMPT, rows)}
+    return {(attempt.video_id, attempt.number): attempt for attempt in as_structs(Attempt, rows)}
 
 
 def _of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -169,7 +169,7 @@ def _of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:
     """In the order of sending."""
-    return as_structs(Attempt, _ATTEMPT, tx.rows(_ATTEMPTS_OF, video_id=video_id))
+    return as_structs(Attempt, tx.rows(_ATTEMPTS_OF, video_id=video_id))
 
 
 def attempt_of(tx: Tx, video_id: str, number: int) -> Attempt | None:
@@ -323,13 +323,13 @@ _IN_STATE = Statement(
 def attempt_by_seller_id(tx: Tx, provider: str, seller_id: str) -> Attempt | None:
     """Who holds this id of the seller's."""
     rows = tx.rows(_BY_SELLER_ID, provider=provider, seller_id=seller_id)
-    return as_structs(Attempt, _ATTEMPT, rows)[0] if rows else None
+    return as_structs(Attempt, rows)[0] if rows else None
 
 
 def attempts_in_state(tx: Tx, state: str, *, most: int) -> list[tuple[Attempt, str, str]]:
     """The oldest attempts in a state, each with its tenant and its video's status."""
     rows = tx.rows(_IN_STATE, state=state, most=most)
-    return [(as_structs(Attempt, _ATTEMPT, [row[:-2]])[0], row[-2], row[-1]) for row in rows]
+    return [(as_structs(Attempt, [row[:-2]])[0], row[-2], row[-1]) for row in rows]
 
 
 _NEWEST = and_(videos.c.tenant_id == bindparam("tenant_id"), videos.c.deleted_at.is_(None))
@@ -361,10 +361,10 @@ def page(
     if after is not None:
         values |= {"mark_at": after.created_at, "mark_id": after.id}
     rows = tx.rows(_PAGES[newest_first, after is None], **values)
-    return as_structs(Video, _VIDEO, rows)
+    return as_structs(Video, rows)
 
 
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
+class Bound(msgspec.Struct, frozen=True):
     """An idempotency key and the video that it stands for."""
 
     tenant_id: str
@@ -394,7 +394,7 @@ _UNBIND = Statement(
 def bound_to(tx: Tx, tenant_id: str, key: str) -> Bound | None:
     """What an idempotency key stands for, however old."""
     rows = tx.rows(_BOUND_BY_KEY, tenant_id=tenant_id, key=key)
-    return as_structs(Bound, _BOUND, rows)[0] if rows else None
+    return as_structs(Bound, rows)[0] if rows else None
 
 
 def bind(tx: Tx, rows: Sequence[Bound]) -> None:
