@@ -128,6 +128,9 @@ class _Sink(io.TextIOBase):
     """
 
     def __init__(self, stream: TextIO) -> None:
+        if isinstance(stream, io.TextIOWrapper):
+            # Python's own streams for errors flush at each line's end, whatever is asked of them.
+            stream.reconfigure(line_buffering=False)
         self._stream = stream
         self._due = False
 

@@ -1,5 +1,6 @@
 """What a log line looks like, and that no secret gets into one."""
 
+import asyncio
 import io
 import logging
 from collections.abc import Iterator
@@ -320,3 +321,42 @@ def test_no_exception_is_told_where_there_is_none() -> None:
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(KeyError):
         configure("json", level="loud", stream=io.StringIO())
+
+
+class Sheet(io.RawIOBase):
+    """Keeps each piece that is written apart."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(bytes(piece))
+        return len(piece)
+
+
+@pytest.fixture
+def sheet() -> Iterator[Sheet]:
+    """What a stream as Python opens it for errors, flushed at each line's end, writes to."""
+    raw = Sheet()
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
+    configure("json", stream=stream)
+    yield raw
+    stream.detach()
+
+
+async def test_lines_of_one_turn_of_the_loop_are_written_together(sheet: Sheet) -> None:
+    for name in ("a.b", "a.c"):
+        structlog.get_logger().info(name)
+    assert sheet.pieces == []
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    (piece,) = sheet.pieces
+    assert [msgspec.json.decode(line)["event"] for line in piece.splitlines()] == ["a.b", "a.c"]
+
+
+def test_line_without_a_loop_is_written_at_once(sheet: Sheet) -> None:
+    structlog.get_logger().info("a.b")
+    assert len(sheet.pieces) == 1
