@@ -317,6 +317,7 @@ async def _uvicorn(site: object, listening: socket.socket) -> AsyncIterator[uvic
         loop="uvloop",
         http="httptools",
         server_header=False,
+        proxy_headers=False,  # nobody asks who is at the other end
         date_header=True,
         timeout_graceful_shutdown=5,
         backlog=1024,

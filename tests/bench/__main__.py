@@ -16,6 +16,7 @@ from tests.bench.carrying import measure_carrying
 from tests.bench.deciding import measure_deciding
 from tests.bench.following import measure_following
 from tests.bench.load import ROOT, Generator
+from tests.bench.profiling import explained
 from tests.bench.sharing import measure_sharing
 
 PARTS: dict[str, Callable[[Bench], list[report.Line]]] = {
@@ -47,6 +48,8 @@ def main() -> None:
         bench = Bench(folder=Path(folder).resolve(), scale=QUICK if asked.quick else FULL, generator=generator)
         for name in asked.only or PARTS:
             lines += PARTS[name](bench)
+        if not asked.quick:
+            lines = [explained(bench, line) for line in lines]
     if not asked.only:
         lines += LATER
     change = machine.turns_per_s() / speed - 1

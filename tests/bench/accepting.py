@@ -131,6 +131,7 @@ def _create(bench: Bench, server: Server, floor: Process) -> Line:
         floor=f"{count(found.floor_per_second)}/s",
         ratio=found.shown_ratio,
         met=found.ratio >= 0.28 and found.per_second >= 2000,
+        profile="create",
         notes=(
             "accepting alone: the sellers are silent, the worker waits for them",
             *found.notes(),
@@ -176,6 +177,7 @@ def _retrieve(bench: Bench, server: Server, floor: Process, ids: tuple[str, ...]
         floor=f"{count(found.floor_per_second)}/s",
         ratio=found.shown_ratio,
         met=found.ratio >= 0.33 and found.per_second >= 3500,
+        profile="retrieve",
         notes=(f"{len(ids)} videos with one attempt each", *found.notes()),
         disturbance=found.disturbance,
     )

@@ -55,6 +55,7 @@ async def serve(port: int, created: bytes, retrieved: bytes) -> None:
         loop="uvloop",
         http="httptools",
         server_header=False,
+        proxy_headers=False,
         date_header=True,
         backlog=1024,
     )

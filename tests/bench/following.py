@@ -146,7 +146,7 @@ def measure_following(bench: Bench) -> list[Line]:
         seconds=min(scale.follow_s, 0.8 * INTERVAL_S),
     )
     return [
-        _follow(bench, many, goal="poll lag p99 <= 1 s, RSS <= 250 MB"),
+        _follow(bench, many, goal="poll lag p99 <= 1 s, RSS <= 250 MB", profile="poll"),
         _follow(bench, more, goal="the same (stretch)"),
     ]
 
@@ -179,12 +179,13 @@ def followed(bench: Bench, crowd: Crowd, *, module: str = "proxy") -> Iterator[t
         yield server, seller, video_id
 
 
-def _follow(bench: Bench, crowd: Crowd, *, goal: str) -> Line:
+def _follow(bench: Bench, crowd: Crowd, *, goal: str, profile: str | None = None) -> Line:
     with followed(bench, crowd) as (server, seller, video_id):
-        return _beside_requests(bench, server, seller, video_id, crowd, goal)
+        found = _beside_requests(bench, server, seller, video_id, crowd)
+    return msgspec.structs.replace(found, goal=goal, profile=profile)
 
 
-def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: str, crowd: Crowd, goal: str) -> Line:
+def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: str, crowd: Crowd) -> Line:
     seconds = crowd.seconds
     port, pid = server.process.port, server.process.pid
     with Generator() as other:
@@ -212,7 +213,7 @@ def _beside_requests(bench: Bench, server: Server, seller: Process, video_id: st
         raise RuntimeError("the creates beside the polls have failed")
     return Line(
         name=f"{count(crowd.attempts)} in flight at {crowd.spread_s:.0f} s",
-        goal=goal,
+        goal="",
         measured=f"{lags.told(99)}, {megabytes(rss_bytes)}",
         met=lags.at(0.99) <= 1 and rss_bytes <= 250e6,
         notes=(

@@ -19,6 +19,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     ratio: str = ""
     met: bool | None = None
     """None where there is no goal, or nothing to hold against it."""
+    profile: str | None = None
+    """What of `profiling` shows where the time of this line goes."""
     notes: tuple[str, ...] = ()
     disturbance: Disturbance | None = None
 
