@@ -8,15 +8,17 @@ connection that was never made counts as the first; whatever is not known counts
 
 import asyncio
 import contextlib
+import re
 import ssl
-from functools import lru_cache
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Literal
+from urllib.parse import urlencode
 
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from proxy.core.account import Account
 from proxy.core.errors import Interrupted, NotSent
@@ -27,8 +29,9 @@ CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
 KEEP_ALIVE_S = 30.0
 DEFAULT_CONNECTIONS = 100
-URLS_MAX = 16_384
-"""Addresses that are kept ready: an order is asked for again and again, and httpx takes long to read one."""
+
+_PATH = re.compile(r"/[!\"$-~]*").fullmatch
+"""Whole and percent-encoded, without a fragment."""
 
 _Habit = Literal["pooled", "fresh"]
 
@@ -49,7 +52,7 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        self._extensions = {"timeout": {"connect": CONNECT_TIMEOUT_S, "pool": pool_timeout_s}}
+        self._pool_timeout_s = pool_timeout_s
         self._ssl_context = ssl_context
         self._resolver = resolver
         self._lines: dict[tuple[str, str, int | None, _Habit], SellerTransport] = {}
@@ -65,8 +68,8 @@ class Transport:
         connection, and sends nothing twice; without it a GET whose idle connection the seller just
         closed is repeated once. Raises NotSent or Interrupted.
         """
-        request = self._request(account, authorization, call)
         line = self._line(account, "fresh" if fresh else "pooled")
+        request = self._request(line.base_url, account, authorization, call)
         try:
             async with asyncio.timeout(timeout_s):
                 return await _exchange(line, request, account.name)
@@ -85,10 +88,12 @@ class Transport:
         for line in lines:
             await line.aclose()
 
-    def _request(self, account: Account, authorization: tuple[str, str], call: Call) -> httpx.Request:
-        if not call.path.startswith("/"):
+    def _request(
+        self, base_url: httpx.URL, account: Account, authorization: tuple[str, str], call: Call
+    ) -> httpx.Request:
+        if not _PATH(call.path):
             # `https://host` and `@elsewhere/` would make another host, and the key would go there.
-            raise NotSent(f"a path for {account.name} does not begin with a slash")
+            raise NotSent(f"a path for {account.name} does not begin with a slash, or is not percent-encoded")
         headers = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": self._user_agent}
         if call.body is not None:
             headers["content-type"] = "application/json"
@@ -96,9 +101,9 @@ class Transport:
             headers[name.lower()] = value
         # With a stream httpx adds no headers of its own, which aiohttp adds all the same; that halves what this takes.
         stream = httpx.ByteStream(call.body or b"")
-        url = _url(account.base_url + call.path, call.query)
-        request = httpx.Request(call.method, url, headers=headers, stream=stream, extensions=self._extensions)
-        request.read()
+        below = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
+        request = httpx.Request(call.method, base_url, headers=headers, stream=stream, extensions={"below": below})
+        request.headers.encoding = "utf-8"  # httpx would try each header by itself, and once more for the answer's
         return request
 
     def _line(self, account: Account, habit: _Habit) -> "SellerTransport":
@@ -109,65 +114,101 @@ class Transport:
             if self._ssl_context is None:
                 self._ssl_context = httpx.create_ssl_context(trust_env=False)
             line = SellerTransport(
+                account.base_url,
                 self._ssl_context,
                 connections=account.max_in_flight or DEFAULT_CONNECTIONS,
                 fresh=habit == "fresh",
+                pool_timeout_s=self._pool_timeout_s,
                 resolver=self._resolver,
             )
             self._lines[key] = line
         return line
 
 
-class SellerTransport(AiohttpTransport):
+class SellerTransport(httpx.AsyncBaseTransport):
     """
-    httpx's transport over aiohttp, with the kinds of errors put right.
+    httpx's transport over aiohttp, whose errors tell whether something may have left.
 
-    The library reports a connection that the server dropped as a connect timeout, as if nothing had
-    left. Here ConnectError and ConnectTimeout mean just that, and everything else means that bytes may
-    have left.
+    ConnectError and ConnectTimeout mean that nothing has; everything else means that bytes may have. Path
+    and query of a request stand below its URL in the extension `below`, percent-encoded: httpx takes as long
+    to read an address as aiohttp to send the request.
     """
 
     def __init__(
-        self, context: ssl.SSLContext, *, connections: int, fresh: bool, resolver: AbstractResolver | None = None
+        self,
+        base_url: str,
+        context: ssl.SSLContext,
+        *,
+        connections: int,
+        fresh: bool,
+        pool_timeout_s: float,
+        resolver: AbstractResolver | None,
     ) -> None:
-        def open_session() -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=connections,
-                    ssl=context,
-                    resolver=resolver,
-                    force_close=fresh,
-                    keepalive_timeout=None if fresh else KEEP_ALIVE_S,
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                middlewares=(_send_once if fresh else _repeat_only_get,),
-                trust_env=False,
-            )
-
-        super().__init__(verify=context, trust_env=False, client=open_session)
+        self.base_url = httpx.URL(base_url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=connections,
+                ssl=context,
+                resolver=resolver,
+                force_close=fresh,
+                keepalive_timeout=None if fresh else KEEP_ALIVE_S,
+            ),
+            timeout=aiohttp.ClientTimeout(connect=pool_timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_send_once if fresh else _repeat_only_get,),
+            auto_decompress=False,
+            trust_env=False,
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises httpx's errors, restored from aiohttp's."""
+        """Raises httpx's errors."""
         try:
-            return await super().handle_async_request(request)
-        except httpx.TransportError as exc:
-            raise _restored(exc.__cause__) from exc.__cause__
+            answer = await self._session.request(
+                request.method,
+                URL(str(request.url) + request.extensions["below"], encoded=True),
+                headers=request.headers,
+                data=request.read() or None,
+                allow_redirects=False,
+            )
         except aiohttp.ClientResponseError as exc:
             # Its repr holds the request's headers and so the key; it is not kept as a cause.
             raise httpx.RemoteProtocolError(f"not HTTP: {exc.message}") from None
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise _translated(exc) from exc
+        response = httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer), request=request)
+        response.headers.encoding = "iso-8859-1"
+        return response
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._answer.content.iter_any():
+                yield piece
+        except aiohttp.ClientError as exc:
+            raise _translated(exc) from exc
+
+    async def aclose(self) -> None:
+        """Gives the connection back, or closes it where not all was read."""
+        self._answer.release()
 
 
 _KINDS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
-    (aiohttp.SocketTimeoutError, httpx.ReadTimeout),
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
 )
 """The first that fits counts; the order is from the special to the general."""
 
 
-def _restored(cause: BaseException | None) -> httpx.TransportError:
-    """What httpx calls it; a cause that is not in the table is a ReadError: bytes may have left."""
+def _translated(cause: Exception) -> httpx.TransportError:
+    """What httpx calls it; what is not in the table is a ReadError: bytes may have left."""
     for theirs, ours in _KINDS:
         if isinstance(cause, theirs):
             return ours(type(cause).__name__)
@@ -197,12 +238,6 @@ async def _repeat_only_get(request: aiohttp.ClientRequest, send: aiohttp.ClientH
     if request.method == "GET":
         return await send(request)
     return await _send_once(request, send)
-
-
-@lru_cache(maxsize=URLS_MAX)
-def _url(text: str, query: tuple[tuple[str, str], ...]) -> httpx.URL:
-    url = httpx.URL(text)
-    return url.copy_merge_params(query) if query else url
 
 
 async def _exchange(line: SellerTransport, request: httpx.Request, name: str) -> Reply:
