@@ -31,7 +31,7 @@ encode = msgspec.json.encode
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What one answer about a video needs, read in one transaction."""
+    """What one answer about a video needs."""
 
     video: Video
     attempts: list[Attempt]
@@ -54,10 +54,11 @@ def look_at(tx: Tx, video: Video) -> Look:
 
 def own_look(tx: Tx, tenant_id: str, video_id: str) -> Look | None:
     """None where the tenant has no such video, or has deleted it."""
-    video = videos.by_id(tx, video_id)
-    if video is None or video.tenant_id != tenant_id or video.deleted_at is not None:
+    found = videos.whole(tx, video_id)
+    if found is None or found[0].tenant_id != tenant_id or found[0].deleted_at is not None:
         return None
-    return look_at(tx, video)
+    video, name, attempts = found
+    return Look(video=video, attempts=attempts, end_user_id=name, spec=video.read_spec(), plan=video.read_plan())
 
 
 def show(house: House, look: Look, warnings: tuple[str, ...] = ()) -> VideoObject:

@@ -102,8 +102,9 @@ class Tx:
         return self._cursor.fetchall()  # type: ignore[no-any-return]  # the driver is untyped
 
     def one(self, statement: Statement, **values: Any) -> tuple[Any, ...] | None:
-        self._execute(statement, values)
-        return self._cursor.fetchone()  # type: ignore[no-any-return]  # the driver is untyped
+        # What is not read to its end would keep SQLite's log from being folded in.
+        rows = self.rows(statement, **values)
+        return rows[0] if rows else None
 
     def run(self, statement: Statement, **values: Any) -> int:
         """The number of rows changed."""
@@ -166,9 +167,9 @@ class Store(Protocol):
         ...
 
     async def read_now(self, unit: Callable[[Tx], T]) -> T:
-        """A read by key, a few microseconds long."""
+        """A read by key, a few microseconds long. Where it has several statements, each may see another moment."""
         ...
 
     async def read(self, unit: Callable[[Tx], T]) -> T:
-        """A longer read, beside everything else."""
+        """A longer read, beside everything else, of one moment."""
         ...

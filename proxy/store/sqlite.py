@@ -74,7 +74,9 @@ class SqliteStore:
     # Reading
 
     async def read_now(self, unit: Callable[[Tx], T]) -> T:
-        return self._read_with(self._now_cursor, unit)
+        # Beginning and ending a transaction would let go of the interpreter's lock twice more, and a busy
+        # writer keeps it for milliseconds.
+        return unit(Tx(self._now_cursor, DIALECT, self.clock()))
 
     async def read(self, unit: Callable[[Tx], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, self._read_aside, unit)
@@ -83,9 +85,6 @@ class SqliteStore:
         cursor = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connect(query_only=True).cursor()
-        return self._read_with(cursor, unit)
-
-    def _read_with(self, cursor: sqlite3.Cursor, unit: Callable[[Tx], T]) -> T:
         cursor.execute("BEGIN")
         try:
             return unit(Tx(cursor, DIALECT, self.clock()))

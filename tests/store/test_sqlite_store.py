@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from proxy.core.errors import ConfigError, Overloaded
 from proxy.store import tenants, work
@@ -23,6 +24,7 @@ from proxy.store.sqlite import (
     file_system_of,
     refuse_network_file_system,
 )
+from proxy.store.tables import facts
 from tests.store.conftest import with_two_tenants
 from tests.store.rows import AT, MovedClock, commits, outside
 
@@ -353,6 +355,16 @@ async def test_reader_sees_one_moment(store: SqliteStore, path: Path) -> None:
 
     assert await store.read(twice) == (None, None)
     assert await store.read(lambda tx: tenants.fact(tx, "a")) == "1"
+
+
+async def test_short_read_that_stops_at_the_first_row_keeps_no_log_from_being_folded_in(
+    store: SqliteStore, path: Path
+) -> None:
+    for name in "abc":
+        await store.write(fact(name))
+    assert await store.read_now(lambda tx: tx.one(Statement(select(facts.c.name)))) is not None
+    with closing(connect(path)) as other:
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
 
 async def test_reader_cannot_write(store: SqliteStore, path: Path) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from proxy.core.video import Footage
-from proxy.store import videos, work
+from proxy.store import tenants, videos, work
 from proxy.store.base import Store, Tx
 from proxy.store.videos import Bound, Video
 from tests.databases import BROKEN
@@ -35,6 +35,23 @@ async def test_video_reads_back_as_it_was_written(store: Store) -> None:
     assert found.read_metadata() == {"team": "ads"}
     assert found.read_footage() == FOOTAGE
     assert await store.read(lambda tx: videos.by_id(tx, "video_missing")) is None
+
+
+async def test_video_is_read_whole_with_its_end_user_and_its_attempts_in_the_order_of_sending(store: Store) -> None:
+    theirs, nobodys = make_video(end_user="surrogate_1"), make_video(id="video_2")
+    await store.write(lambda tx: tenants.insert_end_user(tx, theirs.tenant_id, "Ann", "surrogate_1"))
+    await add_videos(store, theirs, nobodys)
+    sent = [make_attempt(number=number, state="refused") for number in (2, 1)]
+    await add_attempts(store, *sent, make_attempt(video_id="video_2", state="refused"))
+    assert await store.read_now(lambda tx: videos.whole(tx, theirs.id)) == (theirs, "Ann", sent[::-1])
+    found = await store.read_now(lambda tx: videos.whole(tx, nobodys.id))
+    assert found == (nobodys, None, [make_attempt(video_id="video_2", state="refused")])
+    await store.write(lambda tx: tenants.forget_name(tx, theirs.tenant_id, "surrogate_1"))
+    found = await store.read_now(lambda tx: videos.whole(tx, theirs.id))
+    assert found == (theirs, None, sent[::-1])
+    await add_videos(store, make_video(id="video_3"))
+    assert await store.read_now(lambda tx: videos.whole(tx, "video_3")) == (make_video(id="video_3"), None, [])
+    assert await store.read_now(lambda tx: videos.whole(tx, "video_4")) is None
 
 
 def test_what_was_erased_or_is_not_yet_there_reads_as_nothing() -> None:
