@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import BindParameter, Dialect
+from sqlalchemy import BindParameter, Dialect, bindparam
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
@@ -127,6 +127,24 @@ class Tx:
     def _execute(self, statement: Statement, values: Mapping[str, Any]) -> None:
         text = statement.text(self._dialect)
         self._cursor.execute(text.sql, text.parameters(values))
+
+
+_SEVERAL = [f"id_{place}" for place in range(32)]
+
+
+def several_ids() -> list[BindParameter[str]]:
+    """What a statement compares an id with that `of_several` runs."""
+    return [bindparam(name) for name in _SEVERAL]
+
+
+def of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What it finds for however many ids, so many at a time that the statement's text stays the same."""
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(ids), len(_SEVERAL)):
+        some = list(ids[start : start + len(_SEVERAL)])
+        some += some[:1] * (len(_SEVERAL) - len(some))
+        found += tx.rows(statement, **dict(zip(_SEVERAL, some, strict=True)))
+    return found
 
 
 def as_structs(shape: type[Row], rows: Sequence[tuple[Any, ...]]) -> list[Row]:

@@ -56,10 +56,38 @@ end_users = _table(
     Index("end_users_name", "tenant_id", "name", unique=True),
 )
 
+budgets = _table(
+    "budgets",
+    Column("id", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("scope", Text, nullable=False),  # core.budget.BudgetScope
+    Column("subject", Text, nullable=False),  # id of the key or surrogate of the end user; else empty
+    Column("period", Text, nullable=False),  # day, month or total, in UTC
+    Column("limit_microusd", BigInt, nullable=False),
+    Column("shadow", BigInt, nullable=False),  # 1: refuses nothing
+    Column("warn_at", Text, nullable=False),  # shares of the limit, decimal strings separated by spaces
+    Column("created_at", BigInt, nullable=False),
+    Column("raise_microusd", BigInt, nullable=False),
+    Column("raise_until", BigInt),
+    Index("budgets_by_tenant", "tenant_id", "created_at", "id"),
+)
+
+budget_counters = _table(
+    "budget_counters",  # what videos accepted in a period hold or were charged: the sum over these, kept at hand
+    Column("tenant_id", Text, primary_key=True),
+    Column("whose", Text, primary_key=True),  # tenant, key or end_user
+    Column("subject", Text, primary_key=True),  # id of the key; surrogate of the end user, empty for nobody's
+    Column("period", Text, primary_key=True),
+    Column("begins_at", BigInt, primary_key=True),  # 0: total
+    Column("used_microusd", BigInt, nullable=False),
+    Index("budget_counters_by_age", "period", "begins_at"),
+)
+
 videos = _table(
     "videos",
     Column("id", Text, primary_key=True),
     Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("key_id", Text),  # of the API key that asked; null for those before it was noted
     Column("end_user", Text),  # end_users.surrogate
     Column("status", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -91,6 +119,15 @@ Index(
     videos.c.hold_microusd,
     sqlite_where=videos.c.hold == "held",
     postgresql_where=videos.c.hold == "held",
+)
+_has_user = videos.c.end_user.is_not(None)
+Index(
+    "videos_by_end_user",
+    videos.c.tenant_id,
+    videos.c.end_user,
+    videos.c.created_at,
+    sqlite_where=_has_user,
+    postgresql_where=_has_user,
 )
 _has_file = and_(videos.c.expires_at.is_not(None), videos.c.file_removed_at.is_(None))
 Index("videos_by_expiry", videos.c.expires_at, sqlite_where=_has_file, postgresql_where=_has_file)

@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, Text, and_, bindparam, case, func, insert,
 from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
-from proxy.store.base import Statement, Tx, as_structs, fields_of
+from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
 from proxy.store.tables import BigInt, attempts, end_users, idempotency, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
@@ -46,6 +46,7 @@ class Video(msgspec.Struct, frozen=True):
     delivered_no: int | None = None
     footage: bytes | None = None
     file_removed_at: int | None = None
+    key_id: str | None = None
 
     @property
     def live(self) -> bool:
@@ -79,21 +80,13 @@ _attempt_columns = [attempts.c[name] for name in _ATTEMPT]
 _INSERT = Statement(insert(videos).values({name: bindparam(name) for name in _VIDEO}))
 _BY_ID = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")))
 _TAKE = Statement(select(*_video_columns).where(videos.c.id == bindparam("id")).with_for_update())
-_SEVERAL = [f"id_{place}" for place in range(32)]
-_BY_IDS = Statement(select(*_video_columns).where(videos.c.id.in_([bindparam(name) for name in _SEVERAL])))
-_ATTEMPTS_OF_SEVERAL = Statement(
-    select(*_attempt_columns).where(attempts.c.video_id.in_([bindparam(name) for name in _SEVERAL]))
-)
+_BY_IDS = Statement(select(*_video_columns).where(videos.c.id.in_(several_ids())))
+_ATTEMPTS_OF_SEVERAL = Statement(select(*_attempt_columns).where(attempts.c.video_id.in_(several_ids())))
 _OVER_AMONG = Statement(
-    select(videos.c.id).where(
-        videos.c.id.in_([bindparam(name) for name in _SEVERAL]), videos.c.status.in_(["completed", "failed"])
-    )
+    select(videos.c.id).where(videos.c.id.in_(several_ids()), videos.c.status.in_(["completed", "failed"]))
 )
 _TAKE_SEVERAL = Statement(
-    select(videos.c.id)
-    .where(videos.c.id.in_([bindparam(name) for name in _SEVERAL]))
-    .order_by(videos.c.id)
-    .with_for_update()
+    select(videos.c.id).where(videos.c.id.in_(several_ids())).order_by(videos.c.id).with_for_update()
 )
 _ATTEMPTS_OF = Statement(
     select(*_attempt_columns).where(attempts.c.video_id == bindparam("video_id")).order_by(attempts.c.number)
@@ -146,7 +139,7 @@ def take(tx: Tx, video_id: str) -> Video | None:
 
 def take_several(tx: Tx, video_ids: Sequence[str]) -> None:
     """The same for many, in the order that everybody keeps."""
-    _of_several(tx, _TAKE_SEVERAL, sorted(set(video_ids)))
+    of_several(tx, _TAKE_SEVERAL, sorted(set(video_ids)))
 
 
 def take_attempt(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:
@@ -159,29 +152,19 @@ def take_attempt(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:
 
 def over_among(tx: Tx, video_ids: Sequence[str]) -> list[str]:
     """Those of these videos that have ended."""
-    return [row[0] for row in _of_several(tx, _OVER_AMONG, video_ids)]
+    return [row[0] for row in of_several(tx, _OVER_AMONG, video_ids)]
 
 
 def by_ids(tx: Tx, video_ids: Sequence[str]) -> dict[str, Video]:
     """Videos that are there, by id."""
-    rows = _of_several(tx, _BY_IDS, video_ids)
+    rows = of_several(tx, _BY_IDS, video_ids)
     return {video.id: video for video in as_structs(Video, rows)}
 
 
 def attempts_of_several(tx: Tx, video_ids: Sequence[str]) -> dict[tuple[str, int], Attempt]:
     """Every attempt of these videos, by video and number."""
-    rows = _of_several(tx, _ATTEMPTS_OF_SEVERAL, video_ids)
+    rows = of_several(tx, _ATTEMPTS_OF_SEVERAL, video_ids)
     return {(attempt.video_id, attempt.number): attempt for attempt in as_structs(Attempt, rows)}
-
-
-def _of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """What a statement over `_SEVERAL` finds for however many ids."""
-    found: list[tuple[Any, ...]] = []
-    for start in range(0, len(ids), len(_SEVERAL)):
-        some = list(ids[start : start + len(_SEVERAL)])
-        some += some[:1] * (len(_SEVERAL) - len(some))
-        found += tx.rows(statement, **dict(zip(_SEVERAL, some, strict=True)))
-    return found
 
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:

@@ -13,7 +13,7 @@ import proxy.store
 from proxy.store.base import Statement
 from proxy.store.sqlite import DIALECT
 
-SMALL = {"admin_log", "api_keys", "lanes", "learned_times", "tenants"}
+SMALL = {"admin_log", "api_keys", "budgets", "lanes", "learned_times", "tenants"}
 """They grow with what operators do and with what is sold, not with what is bought."""
 
 OVER_SOME = {"videos_held", "attempts_in_flight", "places_by_provider"}

@@ -1,0 +1,196 @@
+"""Budgets, and the counters of what is held and charged against them."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
+
+from proxy.core.budget import Budget, CounterKey, period_end
+from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
+from proxy.store.tables import budget_counters, budgets, tenants, videos
+
+_BUDGET = Budget.__struct_fields__
+_columns = [budgets.c[name] for name in _BUDGET]
+_INSERT = Statement(insert(budgets).values({name: bindparam(name) for name in _BUDGET}))
+_UPDATE = Statement(
+    update(budgets)
+    .where(budgets.c.id == bindparam("of_id"))
+    .values(
+        {name: bindparam(name) for name in ("limit_microusd", "shadow", "warn_at", "raise_microusd", "raise_until")}
+    )
+)
+_DELETE = Statement(delete(budgets).where(budgets.c.id == bindparam("of_id")))
+_TAKE = Statement(select(*_columns).where(budgets.c.id == bindparam("of_id")).with_for_update())
+_OF_TENANT = Statement(
+    select(*_columns).where(budgets.c.tenant_id == bindparam("tenant_id")).order_by(budgets.c.created_at, budgets.c.id)
+)
+_OF_TENANTS = Statement(
+    select(*_columns).where(budgets.c.tenant_id.in_(several_ids())).order_by(budgets.c.created_at, budgets.c.id)
+)
+_ALL = Statement(select(*_columns).order_by(budgets.c.tenant_id, budgets.c.created_at, budgets.c.id))
+_SHARE_TENANTS = Statement(
+    select(tenants.c.id)
+    .where(tenants.c.id.in_(several_ids()))
+    .order_by(tenants.c.id)
+    .with_for_update(read=True, key_share=True)
+)
+
+
+def insert_budget(tx: Tx, budget: Budget) -> None:
+    """A new budget, in a unit that has taken its tenant."""
+    tx.run(_INSERT, **fields_of(budget))
+
+
+def save_budget(tx: Tx, budget: Budget) -> None:
+    """What may be changed of a budget, as it now is."""
+    values = fields_of(budget)
+    names = ("limit_microusd", "shadow", "warn_at", "raise_microusd", "raise_until")
+    tx.run(_UPDATE, of_id=budget.id, **{name: values[name] for name in names})
+
+
+def delete_budget(tx: Tx, budget_id: str) -> None:
+    """It bounds nothing any more; what it counted stays until its period is over."""
+    tx.run(_DELETE, of_id=budget_id)
+
+
+def take_budget(tx: Tx, budget_id: str) -> Budget | None:
+    """The budget, which nobody else changes until this unit is kept."""
+    rows = as_structs(Budget, tx.rows(_TAKE, of_id=budget_id))
+    return rows[0] if rows else None
+
+
+def of_tenant(tx: Tx, tenant_id: str) -> list[Budget]:
+    """From the oldest."""
+    return as_structs(Budget, tx.rows(_OF_TENANT, tenant_id=tenant_id))
+
+
+def every(tx: Tx) -> list[Budget]:
+    """Tenant by tenant, from the oldest."""
+    return as_structs(Budget, tx.rows(_ALL))
+
+
+def share(tx: Tx, tenant_ids: Sequence[str]) -> dict[str, list[Budget]]:
+    """
+    Budgets of these tenants, of those that have some.
+
+    None is made until this unit is kept: a new one has to find all that is accepted. That is why it takes
+    two statements, the second of which sees what the first has waited for.
+    """
+    of_several(tx, _SHARE_TENANTS, tenant_ids)
+    found: dict[str, list[Budget]] = {}
+    for budget in as_structs(Budget, of_several(tx, _OF_TENANTS, tenant_ids)):
+        found.setdefault(budget.tenant_id, []).append(budget)
+    return found
+
+
+# Counters
+
+_KEY = CounterKey._fields
+_key_columns = [budget_counters.c[name] for name in _KEY]
+_MOST = 9
+"""Three whose, three periods: the counters of one video."""
+
+
+def _is(suffix: str) -> object:
+    return and_(*(budget_counters.c[name] == bindparam(f"{name}{suffix}") for name in _KEY))
+
+
+_several = or_(*(_is(f"_{place}") for place in range(_MOST)))  # type: ignore[arg-type]  # each is a condition
+_USED = Statement(select(*_key_columns, budget_counters.c.used_microusd).where(_several))
+_TAKE_COUNTERS = Statement(
+    select(*_key_columns, budget_counters.c.used_microusd).where(_several).order_by(*_key_columns).with_for_update()
+)
+_INSERT_COUNTER = Statement(
+    insert(budget_counters).values({name: bindparam(name) for name in (*_KEY, "used_microusd")})
+)
+_ADD = Statement(
+    update(budget_counters)
+    .where(_is(""))  # type: ignore[arg-type]  # the same
+    .values(used_microusd=budget_counters.c.used_microusd + bindparam("by"))
+)
+_GROW_OLD = Statement(
+    delete(budget_counters).where(
+        budget_counters.c.period == bindparam("period"), budget_counters.c.begins_at < bindparam("before")
+    )
+)
+
+
+def _parameters(keys: Sequence[CounterKey]) -> dict[str, str | int]:
+    padded = [*keys, *[keys[0]] * (_MOST - len(keys))]
+    return {f"{name}_{place}": value for place, key in enumerate(padded) for name, value in key._asdict().items()}
+
+
+def _found(tx: Tx, statement: Statement, keys: Sequence[CounterKey]) -> dict[CounterKey, int]:
+    found: dict[CounterKey, int] = {}
+    for start in range(0, len(keys), _MOST):
+        rows = tx.rows(statement, **_parameters(keys[start : start + _MOST]))
+        found |= {CounterKey(*row[:-1]): int(row[-1]) for row in rows}
+    return found
+
+
+def used(tx: Tx, keys: Sequence[CounterKey]) -> dict[CounterKey, int]:
+    """Micro-dollars by counter, of those that are there."""
+    return _found(tx, _USED, keys)
+
+
+def take_counters(tx: Tx, keys: Sequence[CounterKey]) -> dict[CounterKey, int]:
+    """The same, which nobody else changes until this unit is kept; in one order for everybody."""
+    return _found(tx, _TAKE_COUNTERS, sorted(set(keys)))
+
+
+def insert_counter(tx: Tx, key: CounterKey, used_microusd: int) -> None:
+    """A counter that was not there; one that is breaks the unit."""
+    tx.run(_INSERT_COUNTER, **key._asdict(), used_microusd=used_microusd)
+
+
+def add(tx: Tx, amounts: Mapping[CounterKey, int]) -> None:
+    """Micro-dollars more, or less, on counters that were taken."""
+    tx.run_many(_ADD, [key._asdict() | {"by": by} for key, by in sorted(amounts.items()) if by])
+
+
+def forget(tx: Tx, period: str, *, before: int) -> int:
+    """Counters of periods that began before that; how many went."""
+    return tx.run(_GROW_OLD, period=period, before=before)
+
+
+_counts = and_(
+    videos.c.tenant_id == bindparam("tenant_id"),
+    videos.c.created_at >= bindparam("begins_at"),
+    videos.c.created_at < bindparam("ends_at"),
+)
+_WHOSE = {
+    "tenant": _counts,
+    "key": and_(_counts, videos.c.key_id == bindparam("subject")),
+    "end_user": and_(_counts, videos.c.end_user == bindparam("subject")),
+    "nobody": and_(_counts, videos.c.end_user.is_(None)),
+}
+_spent = func.sum(
+    case((videos.c.hold == "held", videos.c.hold_microusd), else_=func.coalesce(videos.c.charged_microusd, 0))
+)
+_HOLD_STILL = {
+    whose: Statement(
+        select(videos.c.id).where(condition, videos.c.hold == "held").order_by(videos.c.id).with_for_update()
+    )
+    for whose, condition in _WHOSE.items()
+}
+_SPENT = {whose: Statement(select(func.coalesce(_spent, 0)).where(condition)) for whose, condition in _WHOSE.items()}
+_NEVER = 2**62
+
+
+def spent(tx: Tx, key: CounterKey) -> int:
+    """
+    What the videos themselves say is held and charged, in micro-dollars: what the counter has to be.
+
+    Whoever ends a hold at this moment is waited for.
+    """
+    whose = "nobody" if key.whose == "end_user" and not key.subject else key.whose
+    ends_at = period_end(key.period, key.begins_at)
+    values: dict[str, str | int] = {
+        "tenant_id": key.tenant_id,
+        "begins_at": key.begins_at,
+        "ends_at": _NEVER if ends_at is None else ends_at,
+    }
+    if whose in {"key", "end_user"}:
+        values["subject"] = key.subject
+    tx.rows(_HOLD_STILL[whose], **values)
+    row = tx.one(_SPENT[whose], **values)
+    return 0 if row is None else int(row[0])
