@@ -167,6 +167,7 @@ async def read_off(path: Path, env: Mapping[str, str], question: Question, *, sa
     from proxy.api.views import show_quote  # noqa: PLC0415
     from proxy.core.clock import system_clock  # noqa: PLC0415
     from proxy.opening import PlayKeys, play_sellers_only, read_rules  # noqa: PLC0415
+    from proxy.policy.budgets import Standing  # noqa: PLC0415
     from proxy.policy.plan import decide  # noqa: PLC0415
 
     rules = play_sellers_only(read_rules(path, PlayKeys())) if sandbox else read_rules(path, WithFiles(env))
@@ -180,7 +181,7 @@ async def read_off(path: Path, env: Mapping[str, str], question: Question, *, sa
             _tenant(question),
             rules,
             at_us=asked_at,
-            budget_used=question.budget_used,
+            budget=Standing(used=question.budget_used),
             chance=chance,
             explain=True,
         )

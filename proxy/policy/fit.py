@@ -8,6 +8,7 @@ from proxy.core.errors import PriceMissing
 from proxy.core.money import usd_text
 from proxy.core.offer import ExclusionReason, Offer
 from proxy.core.video import Spec
+from proxy.policy.budgets import UNBOUND, Standing
 from proxy.policy.pace import LearnedTimes
 from proxy.policy.prices import Quote, Rated, quote, rate
 from proxy.policy.rules import Rules
@@ -32,6 +33,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     markup: str
     day: str
     """ISO date, UTC, for the price in force."""
+    budget: Standing = UNBOUND
     times: LearnedTimes | None = None
     """None: nothing is learned, and the catalogue's times hold."""
 
@@ -54,6 +56,8 @@ def fit(offer: Offer, need: Need, rules: Rules) -> Figures | ExclusionReason:
         return "no_price"
     if need.max_price_microusd is not None and figures.quote.tenant_microusd > need.max_price_microusd:
         return "over_price"
+    if need.budget.left_microusd is not None and figures.quote.hold_microusd > need.budget.left_microusd:
+        return "over_budget"
     if need.max_wait_s is not None and figures.expected_s > need.max_wait_s:
         return "too_slow"
     return figures
@@ -141,7 +145,7 @@ def _work_out(offer: Offer, need: Need, rules: Rules) -> Figures | None:
 def detail(reason: ExclusionReason, offer: Offer, need: Need, rules: Rules) -> str:
     """A sentence for people. It names no seller: those who may not see one still see the sentence."""
     spec = need.spec
-    if reason in {"over_price", "too_slow"}:
+    if reason in {"over_price", "over_budget", "too_slow"}:
         return _beyond_limit(reason, offer, need, rules)
     sentences: dict[str, str] = {
         "operation": f"makes {offer.operation}, not {spec.operation}",
@@ -168,6 +172,9 @@ def _beyond_limit(reason: ExclusionReason, offer: Offer, need: Need, rules: Rule
     if reason == "over_price":
         limit = usd_text(need.max_price_microusd or 0)
         return f"costs ${usd_text(figures.quote.tenant_microusd)}; the limit is ${limit}"
+    if reason == "over_budget":
+        left = usd_text(need.budget.left_microusd or 0)
+        return f"holds ${usd_text(figures.quote.hold_microusd)}; the budget leaves ${left}"
     return f"is expected to take {figures.expected_s:.0f} s; the limit is {need.max_wait_s} s"
 
 

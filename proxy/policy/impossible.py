@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.core.errors import NoProviderAvailable, ReelayError, Unsupported
+from proxy.core.errors import InsufficientQuota, NoProviderAvailable, ReelayError, Unsupported
 from proxy.core.money import usd_text
 from proxy.core.video import ASPECT_RATIOS, MAX_SECONDS, MIN_SECONDS, RESOLUTIONS, TIERS, Ask
+from proxy.policy.budgets import UNBOUND, Standing
 from proxy.policy.fit import Figures, Need, figures_of, fit, shown
 from proxy.policy.rules import Rule, Rules
 from proxy.policy.when import OPERATIONS
@@ -25,6 +26,16 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
+_PERIODS = {"day": "today's budget", "month": "this month's budget", "total": "the budget"}
+_WHOSE = {
+    "tenant": "tenant",
+    "key": "key",
+    "end_user": "end user",
+    "each_end_user": "end user",
+    "no_end_user": "tenant for requests without an end user",
+}
+
+
 class _Way(msgspec.Struct, frozen=True, kw_only=True):
     """One change that would make the request possible."""
 
@@ -37,10 +48,14 @@ class _Way(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def nothing_fits(need: Need, ask: Ask, rule: Rule, rules: Rules) -> ReelayError:
-    """The error to raise where no offer fits: NoProviderAvailable, or Unsupported with the field at fault."""
+    """The error to raise where no offer fits: NoProviderAvailable, InsufficientQuota, or Unsupported with the field."""
     offers = rules.by_model[need.spec.model]
     if not any(rules.accounts[offer.provider].on for offer in offers):
         return NoProviderAvailable(f"no provider of {need.spec.model} is switched on")
+    affordable = _figures(msgspec.structs.replace(need, budget=UNBOUND), rules)
+    if affordable:
+        return over_budget(need.budget, min(one.quote.hold_microusd for one in affordable))
+    need = msgspec.structs.replace(need, budget=UNBOUND)
     ways = [*_other_values(need, ask, rules), *_other_prompt(need, rules), *_other_routing(need, ask, rule, rules)]
     found = [fit(offer, need, rules) for offer in offers]
     if not ways:
@@ -51,6 +66,13 @@ def nothing_fits(need: Need, ask: Ask, rule: Rule, rules: Rules) -> ReelayError:
         f" possible instead: {', or '.join(way.possible for way in ways)}",
         param=next((way.param for way in ways if way.stated), ways[0].param),
     )
+
+
+def over_budget(budget: Standing, hold_microusd: int) -> InsufficientQuota:
+    """What the client hears whose cheapest offer holds so much."""
+    tightest, left = budget.tightest, usd_text(budget.left_microusd or 0)
+    whose = "the budget" if tightest is None else f"{_PERIODS[tightest.period]} of this {_WHOSE[tightest.scope]}"
+    return InsufficientQuota(f"{whose} leaves ${left}; the cheapest way to make this holds ${usd_text(hold_microusd)}")
 
 
 def _possible(need: Need, rules: Rules) -> bool:

@@ -8,9 +8,10 @@ import msgspec
 
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import InvalidValue
-from proxy.core.offer import Candidate, Exclusion, Offer, Plan
+from proxy.core.offer import Candidate, Exclusion, ExclusionReason, Offer, Plan
 from proxy.core.tenant import Tenant
 from proxy.core.video import MAX_SECONDS, RESOLUTIONS, TIERS, Ask, RoutingWish, Spec
+from proxy.policy.budgets import UNBOUND, Standing
 from proxy.policy.fit import Figures, Need, detail, fit
 from proxy.policy.impossible import nothing_fits
 from proxy.policy.pace import LearnedTimes
@@ -47,7 +48,7 @@ def decide(
     rules: Rules,
     *,
     at_us: int,
-    budget_used: float | None = None,
+    budget: Standing = UNBOUND,
     chance: float = 0.0,
     times: LearnedTimes | None = None,
     explain: bool = False,
@@ -55,17 +56,17 @@ def decide(
     """
     Settle the request, find its rule, order the offers.
 
-    `budget_used` is the ratio of the tenant's tightest budget, None without one; `chance` in [0, 1)
-    draws for `weighted`; without `times` each offer takes what the catalogue says. Without `explain`
-    the order is the same, but nothing says why. Raises a RequestError that names the field, or
-    NoProviderAvailable.
+    What the hold takes fits what `budget` leaves; `chance` in [0, 1) draws for `weighted`; without
+    `times` each offer takes what the catalogue says. Without `explain` the order is the same, but
+    nothing says why. Raises a RequestError that names the field, InsufficientQuota where only the
+    budget is in the way, or NoProviderAvailable.
     """
     settled = settle(ask, rules, tenant)
-    facts = Facts(spec=settled.spec, tenant=tenant, budget_used=budget_used, hour=at_us % _DAY_US // _HOUR_US)
+    facts = Facts(spec=settled.spec, tenant=tenant, budget_used=budget.used, hour=at_us % _DAY_US // _HOUR_US)
     rule = next(rule for rule in rules.rules if rule.when is None or rule.when.holds(facts))
     spec, changed = under(rule, settled.spec, ask, tenant)
     strategy = _strategy(rule, settled, ask.routing, rules)
-    need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us, times)
+    need = _need(spec, settled, rule, strategy, ask, tenant, rules, at_us, times, budget)
     fitting, excluded = _sift(need, rules, explain=explain)
     if not fitting:
         raise nothing_fits(need, ask, rule, rules)
@@ -73,6 +74,9 @@ def decide(
     fallback = rule.fallback
     if ask.routing.allow_fallbacks is False:
         fallback = msgspec.structs.replace(fallback, max_attempts=1)
+    if rule.bill_failed_attempts and budget.left_microusd is not None:
+        ranked, beyond = _together_within(ranked, budget.left_microusd, most=fallback.max_attempts)
+        excluded += tuple(_exclusion("over_budget", offer, need, rules) for offer in beyond) if explain else ()
     plan = Plan(
         rule=rule.name,
         strategy=strategy.name,
@@ -202,6 +206,7 @@ def _need(
     rules: Rules,
     at_us: int,
     times: LearnedTimes | None,
+    budget: Standing,
 ) -> Need:
     wish = ask.routing
     wish_allows, rule_allows = _wish_allows(wish, rules), rule.allowed
@@ -219,6 +224,7 @@ def _need(
         max_wait_s=_lower(rule.max_wait_s, wish.max_wait_s),
         markup=tenant.markup,
         day=iso_day(at_us),
+        budget=budget,
         times=times,
     )
 
@@ -253,9 +259,27 @@ def _sift(need: Need, rules: Rules, *, explain: bool) -> tuple[list[Fitting], tu
         if isinstance(found, Figures):
             fitting.append((offer, found))
         elif explain:
-            sentence = detail(found, offer, need, rules)
-            excluded.append(Exclusion(offer=offer.id, provider=offer.provider, reason=found, detail=sentence))
+            excluded.append(_exclusion(found, offer, need, rules))
     return fitting, tuple(excluded)
+
+
+def _exclusion(reason: ExclusionReason, offer: Offer, need: Need, rules: Rules) -> Exclusion:
+    sentence = detail(reason, offer, need, rules)
+    return Exclusion(offer=offer.id, provider=offer.provider, reason=reason, detail=sentence)
+
+
+def _together_within(ranked: list[Fitting], left_microusd: int, *, most: int) -> tuple[list[Fitting], list[Offer]]:
+    """Where each attempt may be billed, the first `most` fit what is left together; the offers that do not."""
+    kept: list[Fitting] = []
+    beyond: list[Offer] = []
+    for offer, figures in ranked:
+        hold = figures.quote.hold_microusd
+        if len(kept) < most and hold > left_microusd:
+            beyond.append(offer)
+            continue
+        left_microusd -= hold
+        kept.append((offer, figures))
+    return kept, beyond
 
 
 def _candidates(ranked: list[Fitting], strategy: Strategy, *, explain: bool) -> tuple[Candidate, ...]:

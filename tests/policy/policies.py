@@ -140,7 +140,7 @@ def make_candidate(**fields: Any) -> Candidate:
 def decided(rules: Rules, *, tenant: Tenant | None = None, **fields: Any) -> Decision:
     """What is decided, with reasons, for an Ask with these fields."""
     options: dict[str, Any] = {"at_us": AT_US, "explain": True}
-    options |= {key: fields.pop(key) for key in ("at_us", "budget_used", "chance", "explain", "times") if key in fields}
+    options |= {key: fields.pop(key) for key in ("at_us", "budget", "chance", "explain", "times") if key in fields}
     return decide(make_ask(**fields), tenant or make_tenant(), rules, **options)
 
 

@@ -7,6 +7,7 @@ import pytest
 from proxy.core.errors import InvalidValue, PriceMissing, RequestError
 from proxy.core.tenant import Tenant
 from proxy.core.video import RoutingWish
+from proxy.policy.budgets import Standing
 from proxy.policy.pace import Histogram, Learned
 from proxy.policy.plan import Decision
 from proxy.policy.rules import Rules
@@ -166,8 +167,8 @@ def test_rule_may_make_a_wish_a_requirement() -> None:
 
 def test_first_rule_that_matches_is_the_one() -> None:
     rules = load(EVERYTHING.replace("expose_providers: false", ""))
-    assert decided(rules, resolution="1080p", budget_used=0.5).plan.rule == "full-hd"
-    assert decided(rules, resolution="1080p", budget_used=0.9).plan.rule == "nearly-broke"
+    assert decided(rules, resolution="1080p", budget=Standing(used=0.5)).plan.rule == "full-hd"
+    assert decided(rules, resolution="1080p", budget=Standing(used=0.9)).plan.rule == "nearly-broke"
     assert decided(rules, tenant=make_tenant(id="t", name="T")).plan.rule == "default"
     assert decided(rules).plan.rule == "the-rest-of-the-language"
     night = AT_US - AT_US % DAY_US + 22 * DAY_US // 24
