@@ -240,6 +240,7 @@ for command in (
     explain,
     verbs.tenants,
     verbs.keys,
+    verbs.budgets,
     verbs.attempts,
     verbs.report,
     housework.prune,

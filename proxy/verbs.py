@@ -10,6 +10,7 @@ import msgspec
 import rich_click as click
 
 from proxy.core.attempt import AttemptState
+from proxy.core.budget import BudgetScope, Period
 from proxy.core.errors import ConfigError, InvalidValue
 from proxy.settings import Settings, read_settings
 
@@ -195,6 +196,91 @@ def keys_revoke(key_id: str, reason: str | None, sandbox: bool) -> None:
     """Revoke a key by its id; servers notice within seconds."""
     _registered(sandbox, lambda registrar: registrar.revoke_key(ACTOR, key_id, reason))
     click.echo(f"{key_id} is revoked.")
+
+
+@click.group()
+def budgets() -> None:
+    """What tenants, keys and end users may spend."""
+
+
+def _allotted(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
+    from proxy.core.ids import time_hex  # noqa: PLC0415
+    from proxy.services.allowances import Treasurer  # noqa: PLC0415
+
+    return _with_store(sandbox, lambda store, _: work(Treasurer(store, store.clock, time_hex)))
+
+
+def _shown_budget(allowance: Any) -> dict[str, Any]:
+    from proxy.api.admin import budget_object  # noqa: PLC0415
+    from proxy.core.clock import system_clock  # noqa: PLC0415
+
+    shown: dict[str, Any] = msgspec.to_builtins(budget_object(allowance, now_us=system_clock()))
+    return shown
+
+
+@budgets.command("list")
+@click.option("--tenant", help="Id or name; all without it.")
+@SANDBOX
+@_json_output
+def budgets_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
+    """List budgets, and how they stand."""
+    found = _allotted(sandbox, lambda treasurer: treasurer.list(tenant))
+    rows = [_shown_budget(one) for one in found]
+    if not as_json:
+        rows = [row | {"warn_at": " ".join(row["warn_at"])} for row in rows]
+    _print_rows(rows, as_json=as_json)
+
+
+_warn_at = click.option("--warn-at", multiple=True, help='Share of the limit that is told of, such as "0.8"; several.')
+
+
+@budgets.command("create")
+@click.option("--tenant", default="default", show_default=True, help="Id or name.")
+@click.option(
+    "--scope", type=click.Choice(get_args(BudgetScope)), default="tenant", show_default=True, help="Whose spending."
+)
+@click.option("--key", help="Id of the key, for the scope key.")
+@click.option("--end-user-id", help="Name of the end user, for the scope end_user.")
+@click.option("--period", type=click.Choice(get_args(Period)), required=True, help="In UTC.")
+@click.option("--limit-usd", required=True, help='Such as "250".')
+@click.option("--shadow", is_flag=True, help="Count and tell, but refuse nothing.")
+@_warn_at
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def budgets_create(sandbox: bool, **wish: Any) -> None:
+    """Make a budget and print its id; it counts what its period has seen already."""
+    from proxy.services.allowances import BudgetWish  # noqa: PLC0415
+
+    made = _allotted(sandbox, lambda treasurer: treasurer.create(ACTOR, BudgetWish(**wish)))
+    click.echo(made.budget.id)
+
+
+@budgets.command("change")
+@click.argument("budget_id")
+@click.option("--limit-usd", help="A new limit.")
+@click.option("--shadow/--hard", default=None, help="Whether it refuses nothing.")
+@_warn_at
+@click.option("--raise-usd", help='On top of the limit for a while; "0" ends it.')
+@click.option("--raise-until", type=int, help="Until when, in Unix seconds.")
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def budgets_change(budget_id: str, sandbox: bool, warn_at: tuple[str, ...], **wish: Any) -> None:
+    """Change a budget by its id; servers notice within seconds."""
+    from proxy.services.allowances import BudgetChange  # noqa: PLC0415
+
+    change = BudgetChange(**wish, warn_at=warn_at or None)
+    _allotted(sandbox, lambda treasurer: treasurer.change(ACTOR, budget_id, change))
+    click.echo(f"{budget_id} is changed.")
+
+
+@budgets.command("remove")
+@click.argument("budget_id")
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def budgets_remove(budget_id: str, reason: str | None, sandbox: bool) -> None:
+    """Remove a budget by its id; servers notice within seconds."""
+    _allotted(sandbox, lambda treasurer: treasurer.remove(ACTOR, budget_id, reason))
+    click.echo(f"{budget_id} is removed.")
 
 
 # Operators

@@ -1,4 +1,4 @@
-"""`/admin`: tenants, keys, providers and attempts, for keys with the scope `admin`."""
+"""`/admin`: tenants, keys, budgets, providers and attempts, for keys with the scope `admin`."""
 
 import re
 from typing import Any
@@ -9,13 +9,15 @@ from litestar.params import FromPath
 
 from proxy.api.auth import authenticate
 from proxy.api.documents import read_json
-from proxy.api.schemas import EndUserErased, KeyObject, KeyRevoked, TenantObject
+from proxy.api.schemas import BudgetObject, BudgetRemoved, EndUserErased, KeyObject, KeyRevoked, TenantObject
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import InvalidValue
+from proxy.core.money import usd_text
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
+from proxy.services.allowances import Allowance, BudgetChange, BudgetWish, Treasurer
 from proxy.services.erasure import ErasureWish, erase_end_user
 from proxy.services.overview import attempt_line, attempts_in, provider_health, rules_in_force
 from proxy.services.resolve import Finding, resolve
@@ -162,6 +164,68 @@ async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[byt
     return _json(KeyRevoked(id=key_id))
 
 
+def budget_object(allowance: Allowance, *, now_us: int) -> BudgetObject:
+    budget, used = allowance.budget, allowance.used_microusd
+    limit = budget.limit_at(now_us)
+    raised = limit != budget.limit_microusd
+    return BudgetObject(
+        id=budget.id,
+        tenant=budget.tenant_id,
+        scope=budget.scope,
+        key=budget.subject if budget.scope == "key" else None,
+        end_user_id=allowance.end_user_id,
+        period=budget.period,
+        limit_usd=usd_text(budget.limit_microusd),
+        shadow=bool(budget.shadow),
+        warn_at=tuple(budget.warn_at.split()),
+        raise_usd=usd_text(budget.raise_microusd) if raised else None,
+        raise_until=budget.raise_until // SECOND_US if raised and budget.raise_until is not None else None,
+        used_usd=None if used is None else usd_text(used),
+        left_usd=None if used is None else usd_text(max(0, limit - used)),
+        created_at=budget.created_at // SECOND_US,
+    )
+
+
+def _treasurer(request: AnyRequest) -> Treasurer:
+    house = house_of(request)
+    return Treasurer(house.store, house.clock, house.new_id)
+
+
+@get("/admin/budgets")
+async def list_budgets(request: AnyRequest) -> Response[bytes]:
+    """List budgets, of one tenant or all, and how they stand."""
+    await authenticate(request, "admin")
+    found = await _treasurer(request).list(request.query_params.get("tenant"))
+    now_us = house_of(request).clock()
+    return _json({"object": "list", "data": [budget_object(one, now_us=now_us) for one in found]})
+
+
+@post("/admin/budgets", status_code=200)
+async def create_budget(request: AnyRequest) -> Response[bytes]:
+    """Make a budget; it counts what its period has seen already."""
+    caller = await authenticate(request, "admin")
+    wish = await read_json(request.stream(), BudgetWish, max_bytes=MAX_BODY_BYTES)
+    made = await _treasurer(request).create(caller.key_id, wish)
+    return _json(budget_object(made, now_us=house_of(request).clock()))
+
+
+@patch("/admin/budgets/{budget:str}")
+async def change_budget(request: AnyRequest, budget: FromPath[str]) -> Response[bytes]:
+    """Change a budget, or raise it for a while."""
+    caller = await authenticate(request, "admin")
+    wish = await read_json(request.stream(), BudgetChange, max_bytes=MAX_BODY_BYTES)
+    changed = await _treasurer(request).change(caller.key_id, budget, wish)
+    return _json(budget_object(changed, now_us=house_of(request).clock()))
+
+
+@delete("/admin/budgets/{budget:str}", status_code=200)
+async def remove_budget(request: AnyRequest, budget: FromPath[str]) -> Response[bytes]:
+    """Remove a budget; it bounds for seconds more at the most."""
+    caller = await authenticate(request, "admin")
+    await _treasurer(request).remove(caller.key_id, budget, request.query_params.get("reason"))
+    return _json(BudgetRemoved(id=budget))
+
+
 @get("/admin/providers")
 async def list_providers(request: AnyRequest) -> Response[bytes]:
     """Tell which providers are on, and how the last hour went."""
@@ -212,6 +276,10 @@ ROUTES = [
     list_keys,
     create_key,
     revoke_key,
+    list_budgets,
+    create_budget,
+    change_budget,
+    remove_budget,
     list_providers,
     show_rules,
     list_attempts,

@@ -12,9 +12,9 @@ from litestar import Request
 from proxy.core.clock import SECOND_US, Clock
 from proxy.core.errors import InvalidApiKey, Overloaded, PermissionDenied
 from proxy.core.ids import Secrets, is_api_key
-from proxy.core.tenant import SCOPES, Caller, Scope
-from proxy.store import tenants
-from proxy.store.base import Store
+from proxy.core.tenant import SCOPES, Caller, Scope, Tenant
+from proxy.store import budgets, tenants
+from proxy.store.base import Store, Tx
 
 _log = structlog.get_logger("reelay.auth")
 
@@ -56,17 +56,21 @@ class Keyring:
         if not is_api_key(presented):
             raise InvalidApiKey("Incorrect API key provided.")
         for digest in self._secrets.key_digests(presented):
-            found = await self._store.read_now(lambda tx, digest=digest: tenants.key_by_digest(tx, digest))  # type: ignore[misc]  # the default binds the loop's value
+            found = await self._store.read_now(lambda tx, digest=digest: _by_digest(tx, digest))  # type: ignore[misc]  # the default binds the loop's value
             if found is not None:
                 return self._admit(*found)
         raise InvalidApiKey("Incorrect API key provided.")
 
     async def _bootstrap_caller(self) -> Caller:
-        tenant = await self._store.read_now(lambda tx: tenants.find_tenant(tx, BOOTSTRAP_TENANT))
-        assert tenant is not None, "made at start"
-        return Caller(tenant=tenant, key_id="bootstrap", scopes=frozenset(SCOPES))
+        def unit(tx: Tx) -> tuple[Tenant, bool]:
+            tenant = tenants.find_tenant(tx, BOOTSTRAP_TENANT)
+            assert tenant is not None, "made at start"
+            return tenant, bool(budgets.of_tenant(tx, tenant.id))
 
-    def _admit(self, key: tenants.ApiKey, tenant: Any) -> Caller:
+        tenant, budgeted = await self._store.read_now(unit)
+        return Caller(tenant=tenant, key_id="bootstrap", scopes=frozenset(SCOPES), budgeted=budgeted)
+
+    def _admit(self, key: tenants.ApiKey, tenant: Tenant, budgeted: bool) -> Caller:
         now = self._clock()
         if key.revoked_at is not None:
             raise InvalidApiKey("This API key has been revoked.")
@@ -76,13 +80,20 @@ class Keyring:
             task = asyncio.create_task(self._touch(key.id, now))
             self._touches.add(task)
             task.add_done_callback(self._touches.discard)
-        return Caller(tenant=tenant, key_id=key.id, scopes=frozenset(key.scopes.split()))
+        scopes = frozenset(key.scopes.split())
+        return Caller(tenant=tenant, key_id=key.id, scopes=scopes, budgeted=budgeted)
 
     async def _touch(self, key_id: str, at: int) -> None:
         try:
             await self._store.write(lambda tx: tenants.touch_key(tx, key_id, at=at))
         except Overloaded as exc:
             _log.warning("key.not_touched", key=key_id, why=str(exc))
+
+
+def _by_digest(tx: Tx, digest: str) -> tuple[tenants.ApiKey, Tenant, bool] | None:
+    """The key, its tenant, and whether that has budgets."""
+    found = tenants.key_by_digest(tx, digest)
+    return None if found is None else (*found, bool(budgets.of_tenant(tx, found[1].id)))
 
 
 async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:

@@ -14,6 +14,8 @@ from litestar.handlers import HTTPRouteHandler
 from proxy.api.asks import CreateBody
 from proxy.api.reports import PARAMETERS
 from proxy.api.schemas import (
+    BudgetObject,
+    BudgetRemoved,
     EndUserErased,
     ErrorEnvelope,
     KeyObject,
@@ -29,6 +31,7 @@ from proxy.api.schemas import (
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyWish, TenantChange
+from proxy.services.allowances import BudgetChange, BudgetWish
 from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
 from proxy.services.report import SpendLine
@@ -75,6 +78,10 @@ SHAPES: dict[str, Shape] = {
     "GET /admin/keys": Shape(answers=KeyObject, many=True, query=("tenant",)),
     "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
+    "GET /admin/budgets": Shape(answers=BudgetObject, many=True, query=("tenant",)),
+    "POST /admin/budgets": Shape(takes=BudgetWish, answers=BudgetObject),
+    "PATCH /admin/budgets/{budget}": Shape(takes=BudgetChange, answers=BudgetObject),
+    "DELETE /admin/budgets/{budget}": Shape(answers=BudgetRemoved, query=("reason",)),
     "GET /admin/providers": Shape(answers=ProviderLine, many=True),
     "GET /admin/rules": Shape(answers=RulesInForce),
     "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),

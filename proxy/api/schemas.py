@@ -204,6 +204,13 @@ class PassedOverObject(msgspec.Struct, frozen=True, kw_only=True):
     unmet: tuple[str, ...]
 
 
+class BudgetQuote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a budget leaves before a video, and while the video is under way."""
+
+    left_usd: str
+    left_after_usd: str
+
+
 class QuoteObject(msgspec.Struct, frozen=True, kw_only=True):
     """What a create would do with the same body."""
 
@@ -228,7 +235,8 @@ class QuoteObject(msgspec.Struct, frozen=True, kw_only=True):
     """Empty where providers are not exposed."""
     passed_over: tuple[PassedOverObject, ...] = ()
     """The same."""
-    budget: None = None
+    budget: BudgetQuote | None = None
+    """Of the tightest budget that applies; null without one."""
     warnings: tuple[str, ...] | UnsetType = UNSET
     """Present only where there is something to warn of."""
 
@@ -241,6 +249,35 @@ class TenantObject(msgspec.Struct, frozen=True, kw_only=True):
     allow_filter_off: bool
     require_end_user_id: bool
     created_at: int
+
+
+class BudgetObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget, and how it stands in the period of this moment."""
+
+    object: Literal["budget"] = "budget"
+    id: str
+    tenant: str
+    scope: str
+    key: str | None
+    end_user_id: str | None
+    """Null too where the name was erased."""
+    period: str
+    limit_usd: str
+    shadow: bool
+    warn_at: tuple[str, ...]
+    raise_usd: str | None
+    """Null where there is none, or no more."""
+    raise_until: int | None
+    used_usd: str | None
+    """Held and charged; null where it is each end user's own."""
+    left_usd: str | None
+    created_at: int
+
+
+class BudgetRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["budget.removed"] = "budget.removed"
+    id: str
+    removed: Literal[True] = True
 
 
 class EndUserErased(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,7 +123,8 @@ async def quote_video(request: AnyRequest) -> Response[bytes]:
     house = house_of(request)
     caller = await authenticate(request, "videos")
     wish = await _wish(request)
-    return _json(show_quote(house.rules, quote(house, caller, wish.ask), wish.warnings))
+    quoted = await quote(house, caller, wish.ask)
+    return _json(show_quote(house.rules, quoted.decision, wish.warnings, budget=quoted.budget))
 
 
 @get("/v1/videos/{video_id:str}")

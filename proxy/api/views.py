@@ -4,6 +4,7 @@ import msgspec
 
 from proxy.api.schemas import (
     AttemptObject,
+    BudgetQuote,
     CandidateObject,
     ChangeObject,
     ExcludedObject,
@@ -19,6 +20,7 @@ from proxy.core.clock import SECOND_US
 from proxy.core.money import usd_text
 from proxy.core.offer import Candidate, Exclusion, Plan
 from proxy.core.video import Footage, Spec
+from proxy.policy.budgets import UNBOUND, Standing
 from proxy.policy.plan import Decision, PassedOver
 from proxy.policy.prices import asked_seconds
 from proxy.policy.rules import Rules
@@ -162,7 +164,9 @@ def poll_after_ms(look: Look) -> int:
     return int(min(10.0, max(1.0, expected_s / 20)) * 1000)
 
 
-def show_quote(rules: Rules, decision: Decision, warnings: tuple[str, ...] = ()) -> QuoteObject:
+def show_quote(
+    rules: Rules, decision: Decision, warnings: tuple[str, ...] = (), *, budget: Standing = UNBOUND
+) -> QuoteObject:
     """The whole plan: by which rule, who would make it, at what price, why in this order, and why not the others."""
     spec, plan, exposed = decision.spec, decision.plan, rules.expose_providers
     return QuoteObject(
@@ -183,8 +187,16 @@ def show_quote(rules: Rules, decision: Decision, warnings: tuple[str, ...] = ())
         candidates=tuple(_candidate(candidate, exposed=exposed) for candidate in plan.candidates),
         excluded=tuple(_excluded(one) for one in plan.excluded) if exposed else (),
         passed_over=tuple(_passed_over(one) for one in decision.passed_over) if exposed else (),
+        budget=_budget(budget, plan.hold_microusd),
         warnings=warnings or msgspec.UNSET,
     )
+
+
+def _budget(budget: Standing, hold_microusd: int) -> BudgetQuote | None:
+    if budget.left_microusd is None:
+        return None
+    left = budget.left_microusd
+    return BudgetQuote(left_usd=usd_text(left), left_after_usd=usd_text(left - hold_microusd))
 
 
 def _changed(plan: Plan) -> dict[str, ChangeObject]:

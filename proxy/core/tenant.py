@@ -27,3 +27,5 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     tenant: Tenant
     key_id: str
     scopes: frozenset[str]
+    budgeted: bool = False
+    """Whether the tenant had budgets seconds ago."""

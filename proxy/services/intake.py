@@ -6,13 +6,16 @@ import msgspec
 import structlog
 
 from proxy.core.clock import SECOND_US
-from proxy.core.errors import InvalidValue, Overloaded
+from proxy.core.errors import InsufficientQuota, InvalidValue, Overloaded
 from proxy.core.offer import Plan
 from proxy.core.tenant import Caller
 from proxy.core.video import Ask, Spec
+from proxy.policy.budgets import UNBOUND, Crossed, Standing
 from proxy.policy.plan import Decision, decide
-from proxy.services import settle
+from proxy.services import budgets, settle
+from proxy.services.budgets import Admission
 from proxy.services.house import House
+from proxy.services.told import tell_crossed, tell_refused
 from proxy.store import ledger, tenants, videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Bound, Video
@@ -20,6 +23,8 @@ from proxy.store.videos import Bound, Video
 _log = structlog.get_logger("reelay.video")
 
 IDEMPOTENCY_US = 24 * 3600 * SECOND_US
+MOST_TRIES = 50
+"""So often may others be faster at a budget; each time one of them was accepted, or something cheaper is tried."""
 
 
 class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,19 +45,52 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool
     decision: Decision | None = None
     """What was decided, where it is fresh."""
+    crossed: tuple[Crossed, ...] = ()
+    """Shares of budgets that it has reached."""
 
 
-def quote(house: House, caller: Caller, ask: Ask) -> Decision:
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
+    """What create would do with a request."""
+
+    decision: Decision
+    budget: Standing
+    """Before it."""
+
+
+async def quote(house: House, caller: Caller, ask: Ask) -> Quote:
     """What create would do with this request, and why. Buys and keeps nothing."""
+    at = house.clock()
+    budget = await _standing(house, caller, ask, at)
+    decision = _decide(house, caller, ask, budget, at, explain=True)
+    return Quote(decision=decision, budget=budget)
+
+
+def _decide(house: House, caller: Caller, ask: Ask, budget: Standing, at: int, *, explain: bool = False) -> Decision:
+    """Raises the errors of the resolver."""
     return decide(
         ask,
         caller.tenant,
         house.rules,
-        at_us=house.clock(),
+        at_us=at,
+        budget=budget,
         chance=house.chance(),
         times=house.pulse.times,
-        explain=True,
+        explain=explain,
     )
+
+
+async def _standing(house: House, caller: Caller, ask: Ask, at: int) -> Standing:
+    """How the caller's budgets stand before anything is held."""
+    if not caller.budgeted:
+        return UNBOUND
+    tenant_id, name = caller.tenant.id, ask.end_user_id
+
+    def unit(tx: Tx) -> Standing:
+        # Somebody who was never heard of is an end user all the same.
+        end_user = None if name is None else tenants.surrogate_of(tx, tenant_id, name) or "new"
+        return budgets.look(tx, tenant_id, key_id=caller.key_id, end_user=end_user, at_us=at)
+
+    return await house.store.read_now(unit)
 
 
 async def accept(
@@ -61,8 +99,9 @@ async def accept(
     """
     The accepted video, committed; for a key that is known, its video, before anything is decided anew.
 
-    Raises the errors of the resolver, InvalidValue for an idempotency key that stands for another
-    request, Overloaded while draining or while a disk is nearly full.
+    Raises the errors of the resolver, InsufficientQuota where a budget leaves too little, InvalidValue
+    for an idempotency key that stands for another request, Overloaded while draining or while a disk is
+    nearly full.
     """
     if house.draining:
         raise Overloaded("The server is shutting down.", retry_after_s=2)
@@ -76,19 +115,32 @@ async def accept(
             return known
     if house.full:
         raise Overloaded("The server is short of room for more videos.", retry_after_s=60)
-    at = house.clock()
-    decision = decide(
-        ask, caller.tenant, house.rules, at_us=at, chance=house.chance(), times=house.pulse.times, explain=False
-    )
-    acceptance = _acceptance(house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key)
-    accepted = await house.store.write_grouped(accept_many, acceptance)
-    if accepted.fresh:
-        first = acceptance.plan.candidates[0]
-        house.metrics.decision(rule=decision.plan.rule, provider=first.provider, reason=decision.plan.strategy)
-        _log.info("video.accepted", video=accepted.video.id, tenant=caller.tenant.id, provider=first.provider)
-        house.due.set()
-        return msgspec.structs.replace(accepted, decision=decision)
-    return accepted
+    budget = await _standing(house, caller, ask, house.clock())
+    for _ in range(MOST_TRIES):
+        at = house.clock()
+        try:
+            decision = _decide(house, caller, ask, budget, at)
+        except InsufficientQuota:
+            tell_refused(house, caller.tenant, budget)
+            raise
+        acceptance = _acceptance(house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key)
+        outcome = await house.store.write_grouped(accept_many, acceptance)
+        if isinstance(outcome, Accepted):
+            return _told(house, caller, outcome, decision)
+        # Others were faster, or a budget is new: what is left now decides anew who can be asked.
+        budget = outcome
+    raise Overloaded("Too many requests share this budget just now; nothing was bought.", retry_after_s=1)
+
+
+def _told(house: House, caller: Caller, accepted: Accepted, decision: Decision) -> Accepted:
+    if not accepted.fresh:
+        return accepted
+    first = decision.plan.candidates[0]
+    house.metrics.decision(rule=decision.plan.rule, provider=first.provider, reason=decision.plan.strategy)
+    _log.info("video.accepted", video=accepted.video.id, tenant=caller.tenant.id, provider=first.provider)
+    tell_crossed(house, caller.tenant, accepted.crossed)
+    house.due.set()
+    return msgspec.structs.replace(accepted, decision=decision)
 
 
 def _acceptance(
@@ -99,6 +151,7 @@ def _acceptance(
     video = Video(
         id=f"video_{house.new_id(at)}",
         tenant_id=caller.tenant.id,
+        key_id=caller.key_id,
         end_user=None if spec.end_user_id is None else house.new_id(at),
         status="queued",
         model=spec.model,
@@ -120,17 +173,27 @@ def _bare(spec: Spec) -> Spec:
     return msgspec.structs.replace(spec, prompt="", end_user_id=None, metadata={})
 
 
-def accept_many(tx: Tx, items: Sequence[Acceptance]) -> list[Accepted]:
-    """One statement a table for all that were asked for at this moment."""
+def accept_many(tx: Tx, items: Sequence[Acceptance]) -> list[Accepted | Standing]:
+    """
+    One statement a table for all that were asked for at this moment.
+
+    For one that its budgets refuse, how they stand.
+    """
     answers: list[Accepted | None] = [_repeated(tx, item) for item in items]
-    fresh = [_with_end_user(tx, item) for item, answer in zip(items, answers, strict=True) if answer is None]
+    asked = [_with_end_user(tx, item) for item, answer in zip(items, answers, strict=True) if answer is None]
+    admissions = budgets.admit_many(tx, [item.video for item in asked])
+    fresh = [item for item, admission in zip(asked, admissions, strict=True) if admission.refused is None]
     rows = [item.video for item in fresh]
     videos.insert_many(tx, rows)
     work.add(tx, [(video.id, 0, video.created_at) for video in rows])
     ledger.write_many(tx, [settle.hold(item.video, item.plan) for item in fresh])
     videos.bind(tx, [bound for item in fresh if (bound := _binding(item)) is not None])
-    written = iter(rows)
-    return [answer or Accepted(video=next(written), fresh=True) for answer in answers]
+    written = iter(zip(asked, admissions, strict=True))
+    return [answer or _outcome(*next(written)) for answer in answers]
+
+
+def _outcome(item: Acceptance, admission: Admission) -> Accepted | Standing:
+    return admission.refused or Accepted(video=item.video, fresh=True, crossed=admission.crossed)
 
 
 def _repeated(tx: Tx, item: Acceptance) -> Accepted | None:

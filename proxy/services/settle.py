@@ -12,6 +12,7 @@ from proxy.core.offer import Candidate, Plan
 from proxy.core.video import Footage, Spec
 from proxy.policy.lifecycle import bearer
 from proxy.policy.prices import charge
+from proxy.services import budgets
 from proxy.store import ledger, videos
 from proxy.store.base import Tx
 from proxy.store.videos import Video
@@ -135,6 +136,7 @@ def _end_hold(tx: Tx, video: Video, end: Literal["posted", "void"], charged_micr
     """Raises RuntimeError for a hold that has ended: it undoes the unit, and so the second charge."""
     if not videos.settle(tx, video.id, end, charged_microusd):
         raise RuntimeError(f"the hold of {video.id} has ended before")
+    budgets.moved(tx, video, charged_microusd - video.hold_microusd)
 
 
 def _may_be_billed(attempts: Sequence[Attempt], *, late: bool) -> bool:

@@ -1,8 +1,13 @@
 """Tells metrics and logs what a committed transaction has changed."""
 
+from collections.abc import Iterable
+
 import structlog
 
 from proxy.core.attempt import Attempt
+from proxy.core.budget import Budget
+from proxy.core.tenant import Tenant
+from proxy.policy.budgets import WHOLE, Crossed, Standing
 from proxy.services.house import House
 from proxy.services.settle import Moved
 from proxy.store.videos import Video
@@ -34,6 +39,30 @@ def tell(house: House, video: Video, moved: Moved) -> None:
         _log.info(
             "video.ended", video=video.id, tenant=video.tenant_id, outcome=moved.ended, microusd=moved.charged_microusd
         )
+
+
+def tell_refused(house: House, tenant: Tenant, budget: Standing) -> None:
+    """A request found too little left."""
+    tightest = budget.tightest
+    if tightest is None:
+        return
+    house.metrics.budget_rejected(tenant=tenant.id, reason=_bound(tightest))
+    _log.info("budget.refused", tenant=tenant.id, budget=tightest.id, left_microusd=budget.left_microusd)
+
+
+def tell_crossed(house: House, tenant: Tenant, shares: Iterable[Crossed]) -> None:
+    """Once, after the commit of the video that reached them."""
+    for one in shares:
+        if one.share == WHOLE:
+            house.metrics.budget_shadow_rejected(tenant=tenant.id, reason=_bound(one.budget))
+            _log.warning("budget.shadow_exceeded", tenant=tenant.id, budget=one.budget.id)
+        else:
+            house.metrics.budget_warned(tenant=tenant.id, reason=_bound(one.budget))
+            _log.warning("budget.share_reached", tenant=tenant.id, budget=one.budget.id, share=one.share)
+
+
+def _bound(budget: Budget) -> str:
+    return f"{budget.scope}_{budget.period}"
 
 
 def note(house: House, video: Video, *attempts: Attempt) -> None:

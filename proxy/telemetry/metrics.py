@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from proxy.core.budget import BudgetScope, Period
 from proxy.core.errors import FailureKind
 from proxy.core.video import Status, VideoFailure
 from proxy.telemetry.families import ANY, OTHER, Family, Registry, closed, named, summed
@@ -339,6 +340,28 @@ class Metrics:
             at_most=10,
             sheds=(),
         )
+        bounds = frozenset(f"{scope}_{period}" for scope in named(BudgetScope) for period in named(Period))
+        self._budget_rejections = self._counters(
+            "reelay_budget_rejections_total",
+            "Requests refused because a budget left too little, counted at the answer; the reason is whose budget.",
+            {"tenant": ANY, "reason": bounds},
+            at_most=400,
+            sheds=("tenant",),
+        )
+        self._budget_warnings = self._counters(
+            "reelay_budget_warnings_total",
+            "Videos with which a budget reached a share at which a warning is due, counted when they are accepted.",
+            {"tenant": ANY, "reason": bounds},
+            at_most=400,
+            sheds=("tenant",),
+        )
+        self._budget_shadow_rejections = self._counters(
+            "reelay_budget_shadow_rejections_total",
+            "Videos that a budget in shadow mode would have refused, counted when they are accepted.",
+            {"tenant": ANY, "reason": bounds},
+            at_most=400,
+            sheds=("tenant",),
+        )
 
     def _counters(
         self, name: str, text: str, labels: Mapping[str, frozenset[str]], *, at_most: int, sheds: Collection[str]
@@ -429,6 +452,16 @@ class Metrics:
     def absorbed(self, *, reason: str, microusd: int) -> None:
         """`reason` is the ledger account's second part."""
         self._absorbed.child(reason).inc(microusd / _MICRO)
+
+    def budget_rejected(self, *, tenant: str, reason: str) -> None:
+        """`reason` is scope and period of the budget, as in `end_user_month`."""
+        self._budget_rejections.child(self.tenant_label(tenant), reason).inc()
+
+    def budget_warned(self, *, tenant: str, reason: str) -> None:
+        self._budget_warnings.child(self.tenant_label(tenant), reason).inc()
+
+    def budget_shadow_rejected(self, *, tenant: str, reason: str) -> None:
+        self._budget_shadow_rejections.child(self.tenant_label(tenant), reason).inc()
 
     def poll_lag(self, *, provider: str, seconds: float) -> None:
         self._poll_lag.child(provider).observe(seconds)
