@@ -68,6 +68,19 @@ def counter_of(budget: Budget, *, end_user: str | None, at_us: int) -> CounterKe
     return CounterKey(budget.tenant_id, "end_user", end_user or "", budget.period, begins_at)
 
 
+def bounds(budget: Budget, key: CounterKey) -> bool:
+    """Whether the budget is about what is counted there."""
+    if budget.tenant_id != key.tenant_id or budget.period != key.period:
+        return False
+    match budget.scope:
+        case "tenant" | "key" | "end_user":
+            return (budget.scope, budget.subject) == (key.whose, key.subject)
+        case "each_end_user":
+            return key.whose == "end_user" and key.subject != ""
+        case "no_end_user":
+            return key.whose == "end_user" and key.subject == ""
+
+
 def standing(
     budgets: Sequence[Budget], used: Mapping[CounterKey, int], *, end_user: str | None, at_us: int
 ) -> Standing:

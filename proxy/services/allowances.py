@@ -10,7 +10,7 @@ from proxy.core.clock import Clock
 from proxy.core.errors import InvalidValue, MissingParameter, NotFound
 from proxy.core.ids import NewId
 from proxy.core.money import MICRO, parse_usd
-from proxy.policy.budgets import counter_of
+from proxy.policy.budgets import bounds, counter_of
 from proxy.services.accounts import UNIX_MAX_S, known_tenant
 from proxy.services.acts import REASON_MAX_CHARS, check_text, record
 from proxy.services.budgets import taken
@@ -146,7 +146,12 @@ class Treasurer:
 
         def unit(tx: Tx) -> None:
             before = _known(tx, budget_id)
+            tenants.take_tenant(tx, before.tenant_id)
             budgets.delete_budget(tx, budget_id)
+            # Without a budget nobody counts there, and one to come would find too little.
+            left = budgets.of_tenant(tx, before.tenant_id)
+            counted = budgets.counters_of_tenant(tx, before.tenant_id, before.period)
+            budgets.drop_counters(tx, [key for key in counted if not any(bounds(one, key) for one in left)])
             self._record(tx, actor, "budget.remove", budget_id, before, None, reason)
 
         await self._store.write(unit)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 
-from proxy.core.budget import Budget, CounterKey, period_end
+from proxy.core.budget import Budget, CounterKey, Period, period_end
 from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
 from proxy.store.tables import budget_counters, budgets, tenants, videos
 
@@ -48,7 +48,7 @@ def save_budget(tx: Tx, budget: Budget) -> None:
 
 
 def delete_budget(tx: Tx, budget_id: str) -> None:
-    """It bounds nothing any more; what it counted stays until its period is over."""
+    """It bounds nothing any more."""
     tx.run(_DELETE, of_id=budget_id)
 
 
@@ -96,6 +96,14 @@ def _is(suffix: str) -> object:
 
 _several = or_(*(_is(f"_{place}") for place in range(_MOST)))  # type: ignore[arg-type]  # each is a condition
 _USED = Statement(select(*_key_columns, budget_counters.c.used_microusd).where(_several))
+_EVERY = Statement(select(*_key_columns, budget_counters.c.used_microusd).order_by(*_key_columns))
+_OF_PERIOD = Statement(
+    select(*_key_columns)
+    .where(budget_counters.c.tenant_id == bindparam("tenant_id"), budget_counters.c.period == bindparam("period"))
+    .order_by(*_key_columns)
+    .with_for_update()
+)
+_DROP = Statement(delete(budget_counters).where(_is("")))  # type: ignore[arg-type]  # the same
 _TAKE_COUNTERS = Statement(
     select(*_key_columns, budget_counters.c.used_microusd).where(_several).order_by(*_key_columns).with_for_update()
 )
@@ -130,6 +138,21 @@ def _found(tx: Tx, statement: Statement, keys: Sequence[CounterKey]) -> dict[Cou
 def used(tx: Tx, keys: Sequence[CounterKey]) -> dict[CounterKey, int]:
     """Micro-dollars by counter, of those that are there."""
     return _found(tx, _USED, keys)
+
+
+def counters_of_tenant(tx: Tx, tenant_id: str, period: Period) -> list[CounterKey]:
+    """All of that period's length, of whatever age; nobody else changes them until this unit is kept."""
+    return [CounterKey(*row) for row in tx.rows(_OF_PERIOD, tenant_id=tenant_id, period=period)]
+
+
+def drop_counters(tx: Tx, keys: Sequence[CounterKey]) -> None:
+    """What is not counted any more."""
+    tx.run_many(_DROP, [key._asdict() for key in keys])
+
+
+def every_counter(tx: Tx) -> list[tuple[CounterKey, int]]:
+    """Whatever is counted, with its micro-dollars."""
+    return [(CounterKey(*row[:-1]), int(row[-1])) for row in tx.rows(_EVERY)]
 
 
 def take_counters(tx: Tx, keys: Sequence[CounterKey]) -> dict[CounterKey, int]:

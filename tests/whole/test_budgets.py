@@ -230,6 +230,21 @@ async def test_new_budget_finds_what_was_spent_before_it(shop: Company) -> None:
     counters_are_true(shop, team)
 
 
+async def test_budget_that_is_made_again_finds_what_was_spent_without_it(shop: Company) -> None:
+    team = await shop.found("again")
+    for scope in ({}, {"scope": "each_end_user"}):
+        budget = await allot(shop, team, 9 * PRICE, **scope)
+        await create(team, end_user_id="ann")
+        await shop.client.delete(f"/admin/budgets/{budget['id']}")
+        counters_are_true(shop, team)
+    await create(team, end_user_id="ann")
+    assert used(await allot(shop, team, 9 * PRICE)) == 3 * PRICE
+    await allot(shop, team, 4 * PRICE, scope="each_end_user")
+    await create(team, end_user_id="ann")
+    await denied(team, end_user_id="ann")
+    counters_are_true(shop, team)
+
+
 # Beside refusing
 
 
