@@ -243,6 +243,7 @@ for command in (
     verbs.budgets,
     verbs.attempts,
     verbs.report,
+    verbs.audit,
     housework.prune,
     housework.backup,
 ):

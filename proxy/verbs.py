@@ -343,6 +343,27 @@ def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool | None
     )
 
 
+@click.command()
+@SANDBOX
+@_json_output
+def audit(sandbox: bool, as_json: bool) -> None:
+    """
+    Go through the books: balances, holds, budgets' counters, and every charge worked out again.
+
+    Exit code 1 where something is not as it has to be.
+    """
+    from proxy.services.audit import go_through  # noqa: PLC0415
+
+    found = _with_store(sandbox, lambda store, _: go_through(store))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        click.echo(f"{found.charges} charges of ${found.charged_usd} were worked out again.")
+        _print_rows([msgspec.to_builtins(doubt) for doubt in found.doubts], as_json=False)
+    if found.doubts:
+        sys.exit(1)
+
+
 @click.group()
 def report() -> None:
     """What was spent."""

@@ -39,6 +39,21 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     hold_microusd: int
 
 
+class Tariff(msgspec.Struct, frozen=True, kw_only=True):
+    """How a charge to a tenant comes about, markup included: enough to work it out again years later."""
+
+    quantity: int
+    """Seconds of film; 1 where the seller's stated price of the whole video counts."""
+    unit_usd: str
+    """For each of these, a decimal string."""
+    fixed_usd: str
+    """On top, a decimal string."""
+
+    def microusd(self) -> int:
+        """Before it is bounded by the hold."""
+        return microusd_even(Decimal(self.unit_usd) * self.quantity + Decimal(self.fixed_usd))
+
+
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a delivered video costs whom.
@@ -55,6 +70,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     overrun_microusd: int
     billed_seconds: int
     billed_resolution: str
+    tariff: Tariff
 
 
 def price_in_force(offer: Offer, resolution: str, day: str) -> Price:
@@ -136,19 +152,23 @@ def charge(
     delivered = resolution_of(delivered_px)
     resolution = min(asked.resolution, delivered, key=RESOLUTIONS.index)
     fixed = Decimal(candidate.fixed_usd)
-    usd = _lowest_rate(candidate.rates, resolution) * seconds + fixed
+    factor = 1 + Decimal(markup)
+    rate_usd = _lowest_rate(candidate.rates, resolution)
     full_usd = Decimal(candidate.rates[asked.resolution]) * wanted + fixed
+    tariff = Tariff(quantity=seconds, unit_usd=f"{rate_usd * factor:f}", fixed_usd=f"{fixed * factor:f}")
     if candidate.basis == "derived" and stated_cost_microusd is not None:
         stated_usd = stated_cost_microusd / MICRO
         as_asked = measured == wanted and delivered == asked.resolution
-        usd = stated_usd if as_asked else min(usd, stated_usd)
+        if as_asked or stated_usd < rate_usd * seconds + fixed:
+            tariff = Tariff(quantity=1, unit_usd=f"{stated_usd * factor:f}", fixed_usd="0")
     seller = microusd_even(full_usd) if stated_cost_microusd is None else stated_cost_microusd
     return Charge(
-        tenant_microusd=min(microusd_even(usd * (1 + Decimal(markup))), hold_microusd),
+        tenant_microusd=min(tariff.microusd(), hold_microusd),
         seller_microusd=seller,
         overrun_microusd=max(0, seller - hold_microusd),
         billed_seconds=seconds,
         billed_resolution=resolution,
+        tariff=tariff,
     )
 
 

@@ -7,11 +7,11 @@ from typing import Literal
 import msgspec
 
 from proxy.core.attempt import Attempt
-from proxy.core.money import MICRO, microusd_even
+from proxy.core.money import MICRO
 from proxy.core.offer import Candidate, Plan
 from proxy.core.video import Footage, Spec
 from proxy.policy.lifecycle import bearer
-from proxy.policy.prices import charge
+from proxy.policy.prices import Tariff, charge
 from proxy.services import budgets
 from proxy.store import ledger, videos
 from proxy.store.base import Tx
@@ -68,7 +68,16 @@ def complete(tx: Tx, video: Video, spec: Spec, attempt: Attempt, footage: Footag
     )
     attempt = msgspec.structs.replace(attempt, cost_microusd=bill.seller_microusd, bearer="tenant")
     videos.save_attempt(tx, attempt)
-    lines = [_Line(attempt, bill.tenant_microusd, bill.seller_microusd, bill.overrun_microusd, bill.billed_seconds)]
+    lines = [
+        _Line(
+            attempt,
+            bill.tenant_microusd,
+            bill.seller_microusd,
+            bill.overrun_microusd,
+            bill.tariff,
+            bill.billed_seconds,
+        )
+    ]
     others = [other for other in videos.attempts_of(tx, video.id) if other.number != attempt.number]
     lines += _tenant_lines(others, plan.markup, room_microusd=video.hold_microusd - bill.tenant_microusd)
     _post(tx, video, plan, lines, moved)
@@ -151,7 +160,8 @@ class _Line(msgspec.Struct, frozen=True):
     charge_microusd: int
     seller_microusd: int
     overrun_microusd: int
-    billed_seconds: int | None
+    tariff: Tariff
+    billed_seconds: int | None = None
 
 
 def _tenant_lines(attempts: Sequence[Attempt], markup: str, *, room_microusd: int) -> list[_Line]:
@@ -162,12 +172,13 @@ def _tenant_lines(attempts: Sequence[Attempt], markup: str, *, room_microusd: in
         cost = attempt.cost_microusd
         if attempt.bearer != "tenant" or not cost:
             continue
-        full = microusd_even(Decimal(cost) / MICRO * factor)
+        tariff = Tariff(quantity=1, unit_usd=f"{Decimal(cost) / MICRO * factor:f}", fixed_usd="0")
+        full = tariff.microusd()
         charged = min(full, room_microusd)
         room_microusd -= charged
         # What does not fit is the seller's part first: our markup is not worth absorbing.
         overrun = max(0, cost - charged)
-        lines.append(_Line(attempt, charged, cost, overrun, None))
+        lines.append(_Line(attempt, charged, cost, overrun, tariff))
     return lines
 
 
@@ -185,7 +196,14 @@ def _post(tx: Tx, video: Video, plan: Plan, lines: Sequence[_Line], moved: Moved
             postings = {**postings, **ledger.void_postings(video.tenant_id, video.hold_microusd)}
         entry = _entry(video, plan, "bill" if place else "post", line.attempt.number, tx.now_us, line.attempt)
         refers_to = ledger.entry_id(video.id, 0, "hold")
-        entry = msgspec.structs.replace(entry, billed_seconds=line.billed_seconds, refers_to=refers_to)
+        entry = msgspec.structs.replace(
+            entry,
+            billed_seconds=line.billed_seconds,
+            quantity=line.tariff.quantity,
+            unit_usd=line.tariff.unit_usd,
+            fixed_usd=line.tariff.fixed_usd,
+            refers_to=refers_to,
+        )
         entries.append((entry, postings))
         moved.charged_microusd += line.charge_microusd
         if line.overrun_microusd:

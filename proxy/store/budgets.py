@@ -199,11 +199,11 @@ _SPENT = {whose: Statement(select(func.coalesce(_spent, 0)).where(condition)) fo
 _NEVER = 2**62
 
 
-def spent(tx: Tx, key: CounterKey) -> int:
+def spent(tx: Tx, key: CounterKey, *, held_still: bool = True) -> int:
     """
     What the videos themselves say is held and charged, in micro-dollars: what the counter has to be.
 
-    Whoever ends a hold at this moment is waited for.
+    Whoever ends a hold at this moment is waited for, unless this is a look alone.
     """
     whose = "nobody" if key.whose == "end_user" and not key.subject else key.whose
     ends_at = period_end(key.period, key.begins_at)
@@ -214,6 +214,7 @@ def spent(tx: Tx, key: CounterKey) -> int:
     }
     if whose in {"key", "end_user"}:
         values["subject"] = key.subject
-    tx.rows(_HOLD_STILL[whose], **values)
+    if held_still:
+        tx.rows(_HOLD_STILL[whose], **values)
     row = tx.one(_SPENT[whose], **values)
     return 0 if row is None else int(row[0])

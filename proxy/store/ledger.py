@@ -36,6 +36,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     rules_hash: str
     billed_seconds: int | None = None
     refers_to: str | None = None
+    quantity: int | None = None
+    unit_usd: str | None = None
+    fixed_usd: str | None = None
 
 
 Postings = Mapping[str, int]

@@ -249,6 +249,9 @@ ledger_transactions = _table(
     Column("rules_hash", Text, nullable=False),
     Column("billed_seconds", BigInt),
     Column("refers_to", Text),  # the transaction that this one ends or corrects
+    Column("quantity", BigInt),  # of a charge: policy.prices.Tariff, by which it can be worked out again
+    Column("unit_usd", Text),
+    Column("fixed_usd", Text),
     Index("ledger_by_time", "at"),
     Index("ledger_by_tenant", "tenant_id", "at"),
 )

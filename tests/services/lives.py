@@ -18,6 +18,7 @@ from proxy.core.video import Ask
 from proxy.core.wire import Call, Reply
 from proxy.policy.budgets import applying, counter_of
 from proxy.services.allowances import BudgetChange, BudgetWish, Treasurer
+from proxy.services.audit import go_through
 from proxy.services.intake import accept
 from proxy.services.report import SpendQuery, spend
 from proxy.services.resolve import Finding, resolve
@@ -352,3 +353,4 @@ class Lives(RuleBasedStateMachine):
         assert ours == self.sellers.took()
         assert self.run(self.house.house.store.read(ledger.held_by_videos))[TENANT.id] == 0
         assert self.run(self.house.house.store.read(videos.live_counts)) == []
+        assert self.run(go_through(self.house.house.store)).doubts == ()

@@ -21,6 +21,10 @@ OVER_SOME = {"videos_held", "attempts_in_flight", "places_by_provider"}
 
 WHOLE = {
     "proxy.store.ledger._BALANCES": "the audit adds up everything",
+    "proxy.store.audit._UNBALANCED": "the same",
+    "proxy.store.audit._CHARGES": "the same, page by page",
+    "proxy.store.audit._UNLIKE": "the same",
+    "proxy.store.budgets._EVERY": "the same",
     "proxy.store.work._RELEASE_ALL": "once a start",
 }
 

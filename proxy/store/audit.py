@@ -1,0 +1,103 @@
+"""What the books say of themselves: questions whose answer should be nothing."""
+
+from collections.abc import Iterator
+
+import msgspec
+from sqlalchemy import and_, bindparam, case, func, or_, select
+
+from proxy.store.base import Statement, Tx, as_structs
+from proxy.store.tables import ledger_postings, ledger_transactions, videos
+
+_UNBALANCED = Statement(
+    select(ledger_postings.c.transaction_id, func.sum(ledger_postings.c.amount_microusd))
+    .group_by(ledger_postings.c.transaction_id)
+    .having(func.sum(ledger_postings.c.amount_microusd) != 0)
+    .order_by(ledger_postings.c.transaction_id)
+)
+_spent = func.sum(case((ledger_postings.c.account.like("tenant:%:spend"), ledger_postings.c.amount_microusd), else_=0))
+_CHARGES = Statement(
+    select(
+        ledger_transactions.c.id,
+        ledger_transactions.c.kind,
+        ledger_transactions.c.price_id,
+        ledger_transactions.c.quantity,
+        ledger_transactions.c.unit_usd,
+        ledger_transactions.c.fixed_usd,
+        func.coalesce(_spent, 0),
+        videos.c.hold_microusd,
+    )
+    .outerjoin(ledger_postings, ledger_postings.c.transaction_id == ledger_transactions.c.id)
+    .join(videos, videos.c.id == ledger_transactions.c.video_id)
+    .where(ledger_transactions.c.kind.in_(["post", "bill"]), ledger_transactions.c.id > bindparam("after"))
+    .group_by(
+        ledger_transactions.c.id,
+        ledger_transactions.c.kind,
+        ledger_transactions.c.price_id,
+        ledger_transactions.c.quantity,
+        ledger_transactions.c.unit_usd,
+        ledger_transactions.c.fixed_usd,
+        videos.c.hold_microusd,
+    )
+    .order_by(ledger_transactions.c.id)
+    .limit(bindparam("most"))
+)
+_ends = (
+    select(ledger_transactions.c.video_id, func.min(ledger_transactions.c.kind).label("kind"), _spent.label("spent"))
+    .outerjoin(ledger_postings, ledger_postings.c.transaction_id == ledger_transactions.c.id)
+    .where(ledger_transactions.c.kind.in_(["post", "bill", "void"]))
+    .group_by(ledger_transactions.c.video_id)
+    .subquery("ends")
+)
+_UNLIKE = Statement(
+    select(videos.c.id, videos.c.hold, videos.c.charged_microusd, _ends.c.kind, _ends.c.spent)
+    .outerjoin(_ends, _ends.c.video_id == videos.c.id)
+    .where(
+        or_(
+            and_(videos.c.hold == "held", _ends.c.kind.is_not(None)),
+            and_(videos.c.hold != "held", _ends.c.kind.is_(None)),
+            and_(videos.c.hold == "void", _ends.c.kind != "void"),
+            and_(videos.c.hold == "posted", _ends.c.kind == "void"),
+            and_(
+                videos.c.hold != "held", func.coalesce(videos.c.charged_microusd, 0) != func.coalesce(_ends.c.spent, 0)
+            ),
+        )
+    )
+    .order_by(videos.c.id)
+)
+
+
+class ChargeRow(msgspec.Struct, frozen=True):
+    """A charge as it was written."""
+
+    id: str
+    kind: str
+    price_id: str | None
+    quantity: int | None
+    unit_usd: str | None
+    fixed_usd: str | None
+    spent_microusd: int
+    hold_microusd: int
+
+
+def unbalanced(tx: Tx) -> list[tuple[str, int]]:
+    """Transactions whose postings do not sum to zero, and what they sum to."""
+    return [(row[0], int(row[1])) for row in tx.rows(_UNBALANCED)]
+
+
+def charges(tx: Tx, *, page: int = 1000) -> Iterator[ChargeRow]:
+    """Every charge to a tenant, by id."""
+    after = ""
+    while True:
+        found = tx.rows(_CHARGES, after=after, most=page)
+        rows = as_structs(ChargeRow, [(*row[:6], int(row[6]), row[7]) for row in found])  # a sum may be a decimal
+        yield from rows
+        if len(rows) < page:
+            return
+        after = rows[-1].id
+
+
+def unlike_their_ends(tx: Tx) -> list[tuple[str, str]]:
+    """Videos whose hold and charge are not what the ledger says of them: the id, and a sentence."""
+    return [
+        (row[0], f"the video says {row[1]} and {row[2]}, the ledger {row[3]} and {row[4]}") for row in tx.rows(_UNLIKE)
+    ]
