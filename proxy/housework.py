@@ -47,7 +47,8 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     if kept.files_stuck:
         click.echo(f"{kept.files_stuck} expired films could not be removed.")
     click.echo(f"{kept.prompts} prompts {done} erased.")
-    click.echo(f"{kept.idempotency_keys} idempotency keys and {kept.outcomes} outcomes {done} dropped.")
+    rows = f"{kept.idempotency_keys} idempotency keys, {kept.outcomes} outcomes and {kept.counters} counters"
+    click.echo(f"{rows} {done} dropped.")
     click.echo(f"{left.files} films that no video refers to, {left.file_bytes} bytes, {done} removed.")
     if left.not_ours:
         click.echo(f"{left.not_ours} films of videos that this database does not know are left alone.")

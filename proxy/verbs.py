@@ -140,7 +140,8 @@ def tenants_erase_end_user(tenant: str, name: str, reason: str | None, sandbox: 
     """
     Erase an end user of a tenant: the name, and the prompt, metadata and film of every video.
 
-    Videos under way are cancelled first. Bills stay, under a surrogate. There is no way back.
+    Videos under way are cancelled first, and budgets made for it go too. Bills stay, under a surrogate. There is no
+    way back.
     """
     from proxy.core.ids import time_hex  # noqa: PLC0415
     from proxy.outside.storage import open_storage  # noqa: PLC0415

@@ -20,7 +20,7 @@ def test_nothing_to_prune_is_told(office: Office) -> None:
     assert office.says("prune").splitlines() == [
         "0 expired films, 0 bytes, were removed.",
         "0 prompts were erased.",
-        "0 idempotency keys and 0 outcomes were dropped.",
+        "0 idempotency keys, 0 outcomes and 0 counters were dropped.",
         "0 films that no video refers to, 0 bytes, were removed.",
     ]
     assert "would be removed" in office.says("prune", "--dry-run")
@@ -40,6 +40,7 @@ def test_film_of_another_database_is_told_and_left_alone(office: Office) -> None
         "prompts": 0,
         "idempotency_keys": 0,
         "outcomes": 0,
+        "counters": 0,
         "left_behind": {"files": 0, "file_bytes": 0, "not_ours": 1},
     }
     assert film.exists()

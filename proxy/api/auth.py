@@ -65,7 +65,7 @@ class Keyring:
         def unit(tx: Tx) -> tuple[Tenant, bool]:
             tenant = tenants.find_tenant(tx, BOOTSTRAP_TENANT)
             assert tenant is not None, "made at start"
-            return tenant, bool(budgets.of_tenant(tx, tenant.id))
+            return tenant, budgets.are_there(tx, tenant.id)
 
         tenant, budgeted = await self._store.read_now(unit)
         return Caller(tenant=tenant, key_id="bootstrap", scopes=frozenset(SCOPES), budgeted=budgeted)
@@ -93,7 +93,7 @@ class Keyring:
 def _by_digest(tx: Tx, digest: str) -> tuple[tenants.ApiKey, Tenant, bool] | None:
     """The key, its tenant, and whether that has budgets."""
     found = tenants.key_by_digest(tx, digest)
-    return None if found is None else (*found, bool(budgets.of_tenant(tx, found[1].id)))
+    return None if found is None else (*found, budgets.are_there(tx, found[1].id))
 
 
 async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:

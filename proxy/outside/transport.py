@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import ssl
+import zlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Literal
@@ -66,10 +67,13 @@ class Transport:
 
         `timeout_s` covers everything from waiting for a connection to the last byte. `fresh` opens a new
         connection, and sends nothing twice; without it a GET whose idle connection the seller just
-        closed is repeated once. Raises NotSent or Interrupted.
+        closed is repeated once, and NotSent speaks of the second. Raises NotSent or Interrupted.
         """
         line = self._line(account, "fresh" if fresh else "pooled")
-        request = self._request(line.base_url, account, authorization, call)
+        try:
+            request = self._request(line.base_url, account, authorization, call)
+        except (UnicodeError, ValueError, TypeError) as exc:
+            raise NotSent(f"the request to {account.name} cannot be written: {_reason(exc)}") from exc
         try:
             async with asyncio.timeout(timeout_s):
                 return await _exchange(line, request, account.name)
@@ -94,7 +98,7 @@ class Transport:
         if not _PATH(call.path):
             # `https://host` and `@elsewhere/` would make another host, and the key would go there.
             raise NotSent(f"a path for {account.name} does not begin with a slash, or is not percent-encoded")
-        headers = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": self._user_agent}
+        headers = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": self._user_agent}
         if call.body is not None:
             headers["content-type"] = "application/json"
         for name, value in (*call.headers, authorization):
@@ -262,16 +266,30 @@ async def _body(response: httpx.Response) -> bytes:
     size_bytes = 0
     stream = response.stream
     assert isinstance(stream, httpx.AsyncByteStream), "the transport is asynchronous"
-    packed = "content-encoding" in response.headers
+    unpacker = _unpacker(response)
     try:
-        async for piece in response.aiter_bytes() if packed else stream:
+        async for sent in stream:
+            # No more than is too much: a few packed bytes may stand for gigabytes.
+            piece = sent if unpacker is None else unpacker.decompress(sent, MAX_BODY_BYTES + 1 - size_bytes)
             size_bytes += len(piece)
             if size_bytes > MAX_BODY_BYTES:
                 raise Interrupted(f"an answer with status {response.status_code} is longer than {MAX_BODY_BYTES} bytes")
             pieces.append(piece)
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, zlib.error) as exc:
         raise Interrupted(f"an answer with status {response.status_code} broke off: {_reason(exc)}") from exc
+    if unpacker is not None and pieces and not unpacker.eof:
+        raise Interrupted(f"an answer with status {response.status_code} broke off, packed as it was")
     return b"".join(pieces)
+
+
+def _unpacker(response: httpx.Response) -> "zlib._Decompress | None":
+    """None for a body as it is. Raises Interrupted for a packing that was not asked for."""
+    packing = response.headers.get("content-encoding", "identity").strip().lower()
+    if packing == "identity":
+        return None
+    if packing != "gzip":
+        raise Interrupted(f"an answer with status {response.status_code} is packed as nobody asked for")
+    return zlib.decompressobj(zlib.MAX_WBITS | 16)  # with gzip's head
 
 
 def _reason(exc: BaseException) -> str:

@@ -89,9 +89,10 @@ class Treasurer:
         at = self._clock()
 
         def unit(tx: Tx) -> Allowance:
-            tenant = tenants.take_tenant(tx, wish.tenant)
+            tenant = tenants.find_tenant(tx, wish.tenant)
             if tenant is None:
                 raise NotFound(f"There is no tenant {wish.tenant[:80]!r}.", param="tenant")
+            budgets.keep_still(tx, tenant.id)
             budget = Budget(
                 id=f"budget_{self._new_id(at)}",
                 tenant_id=tenant.id,
@@ -146,7 +147,7 @@ class Treasurer:
 
         def unit(tx: Tx) -> None:
             before = _known(tx, budget_id)
-            tenants.take_tenant(tx, before.tenant_id)
+            budgets.keep_still(tx, before.tenant_id)
             budgets.delete_budget(tx, budget_id)
             # Without a budget nobody counts there, and one to come would find too little.
             left = budgets.of_tenant(tx, before.tenant_id)
@@ -220,7 +221,7 @@ def _limit(param: str, text: str) -> int:
 def _shares(shares: tuple[str, ...]) -> str:
     if len(shares) > SHARES_MOST or any(not _SHARE.fullmatch(one) or float(one) == 0 for one in shares):
         raise InvalidValue(f"'warn_at' has up to {SHARES_MOST} shares of the limit, such as \"0.8\".", param="warn_at")
-    return " ".join(sorted(shares, key=float))
+    return " ".join({float(one): one for one in sorted(shares, key=float)}.values())
 
 
 def _changed(wish: BudgetChange) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def look(tx: Tx, tenant_id: str, *, key_id: str, end_user: str | None, at_us: in
     if not those:
         return UNBOUND
     keys = sorted({counter_of(one, end_user=end_user, at_us=at_us) for one in those})
-    return standing(those, budgets.used(tx, keys), end_user=end_user, at_us=at_us)
+    used = budgets.used(tx, keys)
+    used |= {key: budgets.spent(tx, key, held_still=False) for key in keys if key not in used}
+    return standing(those, used, end_user=end_user, at_us=at_us)
 
 
 def admit_many(tx: Tx, rows: Sequence[Video]) -> list[Admission]:

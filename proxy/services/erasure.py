@@ -22,7 +22,7 @@ from proxy.services import acts
 from proxy.services.accounts import known_tenant
 from proxy.services.cancel import remove, remove_films_of
 from proxy.services.settle import Moved
-from proxy.store import tenants, videos
+from proxy.store import budgets, tenants, videos
 from proxy.store.base import Store, Tx
 from proxy.store.videos import Video
 
@@ -76,6 +76,7 @@ async def erase_end_user(
     count = await _delete_all(store, storage, tenant_id, surrogate, told)
 
     def forget(tx: Tx) -> None:
+        budgets.drop_end_user(tx, tenant_id, surrogate)
         if tenants.forget_name(tx, tenant_id, surrogate):
             acts.record(
                 tx,

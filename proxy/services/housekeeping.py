@@ -20,7 +20,7 @@ from proxy.policy.rules import Retention
 from proxy.services.deliver import video_named_by
 from proxy.services.house import House
 from proxy.services.intake import IDEMPOTENCY_US
-from proxy.store import upkeep, videos
+from proxy.store import budgets, upkeep, videos
 from proxy.store.base import Store, Tx
 from proxy.store.upkeep import ExpiredFilm
 
@@ -48,6 +48,8 @@ class Kept(msgspec.Struct, kw_only=True):
     prompts: int = 0
     idempotency_keys: int = 0
     outcomes: int = 0
+    counters: int = 0
+    """Of budgets, for days and months long over."""
 
     @property
     def anything(self) -> bool:
@@ -80,6 +82,7 @@ async def keep_house(store: Store, storage: Storage, retention: Retention, *, dr
             kept.prompts = upkeep.count_old_prompts(tx, before=tx.now_us - prompts_us)
             kept.idempotency_keys = upkeep.count_old_keys(tx, before=tx.now_us - IDEMPOTENCY_US)
             kept.outcomes = upkeep.count_old_outcomes(tx, before=tx.now_us - OUTCOMES_US)
+            kept.counters = budgets.count_old_counters(tx)
 
         await store.read(count)
         return kept
@@ -98,6 +101,7 @@ async def keep_house(store: Store, storage: Storage, retention: Retention, *, dr
         lambda tx: upkeep.old_outcomes(tx, before=tx.now_us - OUTCOMES_US, most=ROWS_EACH),
         upkeep.drop_outcomes,
     )
+    kept.counters = await _in_batches(store, lambda tx: budgets.old_counters(tx, most=ROWS_EACH), budgets.drop_counters)
     return kept
 
 

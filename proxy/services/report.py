@@ -97,7 +97,8 @@ async def spend(store: Store, query: SpendQuery) -> list[SpendLine]:
             _line(dict(zip(query.groups, key, strict=True)), nothing, count)
             for key, count in sorted(unknown.items(), key=str)
         ]
-        return [line for line in lines if query.groups or line.videos or line.unknown_costs]
+        # Without groups there is a line of sums over nothing, too.
+        return [line for line in lines if query.groups or line.unknown_costs or any(row.anything for row in rows)]
 
     return await store.read(unit)
 

@@ -19,6 +19,14 @@ _UPDATE = Statement(
     )
 )
 _DELETE = Statement(delete(budgets).where(budgets.c.id == bindparam("of_id")))
+_DROP_OF_USER = Statement(
+    delete(budgets).where(
+        budgets.c.tenant_id == bindparam("tenant_id"),
+        budgets.c.scope == "end_user",
+        budgets.c.subject == bindparam("surrogate"),
+    )
+)
+_ANY = Statement(select(budgets.c.id).where(budgets.c.tenant_id == bindparam("tenant_id")).limit(1))
 _TAKE = Statement(select(*_columns).where(budgets.c.id == bindparam("of_id")).with_for_update())
 _OF_TENANT = Statement(
     select(*_columns).where(budgets.c.tenant_id == bindparam("tenant_id")).order_by(budgets.c.created_at, budgets.c.id)
@@ -28,15 +36,21 @@ _OF_TENANTS = Statement(
 )
 _ALL = Statement(select(*_columns).order_by(budgets.c.tenant_id, budgets.c.created_at, budgets.c.id))
 _SHARE_TENANTS = Statement(
-    select(tenants.c.id)
-    .where(tenants.c.id.in_(several_ids()))
-    .order_by(tenants.c.id)
-    .with_for_update(read=True, key_share=True)
+    select(tenants.c.id).where(tenants.c.id.in_(several_ids())).order_by(tenants.c.id).with_for_update(read=True)
+)
+# Not the stronger lock: whoever ends a hold takes a share of the tenant's key, and would be waited for in a circle.
+_KEEP_STILL = Statement(
+    select(tenants.c.id).where(tenants.c.id == bindparam("tenant_id")).with_for_update(key_share=True)
 )
 
 
+def keep_still(tx: Tx, tenant_id: str) -> None:
+    """Nothing of this tenant is accepted, and none of its budgets made or removed, until this unit is kept."""
+    tx.one(_KEEP_STILL, tenant_id=tenant_id)
+
+
 def insert_budget(tx: Tx, budget: Budget) -> None:
-    """A new budget, in a unit that has taken its tenant."""
+    """A new budget, in a unit that keeps its tenant still."""
     tx.run(_INSERT, **fields_of(budget))
 
 
@@ -52,6 +66,12 @@ def delete_budget(tx: Tx, budget_id: str) -> None:
     tx.run(_DELETE, of_id=budget_id)
 
 
+def drop_end_user(tx: Tx, tenant_id: str, surrogate: str) -> None:
+    """The budgets of somebody whose name is erased, and what was counted against them."""
+    tx.run(_DROP_OF_USER, tenant_id=tenant_id, surrogate=surrogate)
+    tx.run(_DROP_COUNTERS_OF_USER, tenant_id=tenant_id, surrogate=surrogate)
+
+
 def take_budget(tx: Tx, budget_id: str) -> Budget | None:
     """The budget, which nobody else changes until this unit is kept."""
     rows = as_structs(Budget, tx.rows(_TAKE, of_id=budget_id))
@@ -61,6 +81,11 @@ def take_budget(tx: Tx, budget_id: str) -> Budget | None:
 def of_tenant(tx: Tx, tenant_id: str) -> list[Budget]:
     """From the oldest."""
     return as_structs(Budget, tx.rows(_OF_TENANT, tenant_id=tenant_id))
+
+
+def are_there(tx: Tx, tenant_id: str) -> bool:
+    """Whether the tenant has budgets."""
+    return tx.one(_ANY, tenant_id=tenant_id) is not None
 
 
 def every(tx: Tx) -> list[Budget]:
@@ -97,6 +122,13 @@ def _is(suffix: str) -> object:
 _several = or_(*(_is(f"_{place}") for place in range(_MOST)))  # type: ignore[arg-type]  # each is a condition
 _USED = Statement(select(*_key_columns, budget_counters.c.used_microusd).where(_several))
 _EVERY = Statement(select(*_key_columns, budget_counters.c.used_microusd).order_by(*_key_columns))
+_DROP_COUNTERS_OF_USER = Statement(
+    delete(budget_counters).where(
+        budget_counters.c.tenant_id == bindparam("tenant_id"),
+        budget_counters.c.whose == "end_user",
+        budget_counters.c.subject == bindparam("surrogate"),
+    )
+)
 _OF_PERIOD = Statement(
     select(*_key_columns)
     .where(budget_counters.c.tenant_id == bindparam("tenant_id"), budget_counters.c.period == bindparam("period"))
@@ -115,11 +147,12 @@ _ADD = Statement(
     .where(_is(""))  # type: ignore[arg-type]  # the same
     .values(used_microusd=budget_counters.c.used_microusd + bindparam("by"))
 )
-_GROW_OLD = Statement(
-    delete(budget_counters).where(
-        budget_counters.c.period == bindparam("period"), budget_counters.c.begins_at < bindparam("before")
-    )
+_is_old = or_(
+    and_(budget_counters.c.period == "day", budget_counters.c.begins_at < bindparam("before_day")),
+    and_(budget_counters.c.period == "month", budget_counters.c.begins_at < bindparam("before_month")),
 )
+_OLD = Statement(select(*_key_columns).where(_is_old).limit(bindparam("most")))
+_OLD_COUNT = Statement(select(func.count()).select_from(budget_counters).where(_is_old))
 
 
 def _parameters(keys: Sequence[CounterKey]) -> dict[str, str | int]:
@@ -145,9 +178,10 @@ def counters_of_tenant(tx: Tx, tenant_id: str, period: Period) -> list[CounterKe
     return [CounterKey(*row) for row in tx.rows(_OF_PERIOD, tenant_id=tenant_id, period=period)]
 
 
-def drop_counters(tx: Tx, keys: Sequence[CounterKey]) -> None:
-    """What is not counted any more."""
+def drop_counters(tx: Tx, keys: Sequence[CounterKey]) -> int:
+    """What is not counted any more; how many they were."""
     tx.run_many(_DROP, [key._asdict() for key in keys])
+    return len(keys)
 
 
 def every_counter(tx: Tx) -> list[tuple[CounterKey, int]]:
@@ -170,9 +204,21 @@ def add(tx: Tx, amounts: Mapping[CounterKey, int]) -> None:
     tx.run_many(_ADD, [key._asdict() | {"by": by} for key, by in sorted(amounts.items()) if by])
 
 
-def forget(tx: Tx, period: str, *, before: int) -> int:
-    """Counters of periods that began before that; how many went."""
-    return tx.run(_GROW_OLD, period=period, before=before)
+_DAY_US = 86_400_000_000
+_OLD_AFTER = {"before_day": 2 * _DAY_US, "before_month": 62 * _DAY_US}
+"""Long after the end of the period in which it bounds anything."""
+
+
+def old_counters(tx: Tx, *, most: int) -> list[CounterKey]:
+    """So many of periods that are long over."""
+    before = {name: tx.now_us - age_us for name, age_us in _OLD_AFTER.items()}
+    return [CounterKey(*row) for row in tx.rows(_OLD, **before, most=most)]
+
+
+def count_old_counters(tx: Tx) -> int:
+    """How many `old_counters` there are."""
+    row = tx.one(_OLD_COUNT, **{name: tx.now_us - age_us for name, age_us in _OLD_AFTER.items()})
+    return 0 if row is None else int(row[0])
 
 
 _counts = and_(

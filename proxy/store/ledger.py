@@ -185,6 +185,11 @@ class SpendRow(msgspec.Struct, frozen=True, kw_only=True):
     unknown_costs: int = 0
     """Attempts that have ended and whose cost nobody knows."""
 
+    @property
+    def anything(self) -> bool:
+        """Whether there is a video or a micro-dollar in it."""
+        return bool(self.videos) or any(getattr(self, name) for name in SUMS)
+
 
 def spend(tx: Tx, groups: tuple[str, ...], *, tenant_id: str | None, start: int, end: int) -> list[SpendRow]:
     """Spend in `[start, end)` by time of settlement; `day` is the number of days since the epoch."""

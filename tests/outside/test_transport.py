@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -85,6 +86,41 @@ async def test_path_that_would_change_the_host_is_not_sent(transport: Transport,
     with pytest.raises(NotSent):
         await send(transport, "http://seller.example", Call(method="GET", path=f"@127.0.0.1:{server.port}/"))
     assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(method="GET", path="/é"),
+        Call(method="GET", path="/x#y"),
+        Call(method="GET", path="/x y"),
+        Call(method="GET", path="/x", query=(("q", "\ud800"),)),
+        Call(method="POST", path="/x", headers=(("x-more", "\ud800"),), body=b"{}"),
+    ],
+    ids=ascii,
+)
+async def test_request_that_cannot_be_written_is_not_sent(transport: Transport, serve: Serve, call: Call) -> None:
+    server = await serve(answer_all)
+    with pytest.raises(NotSent):
+        await send(transport, server.url, call, fresh=True)
+    assert server.connections == 0
+
+
+async def test_few_packed_bytes_take_no_more_memory_than_the_longest_answer(transport: Transport, serve: Serve) -> None:
+    bomb = gzip.compress(bytes(300_000_000), 9)
+
+    async def burst(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(reply(bomb, headers="content-encoding: gzip\r\n"))
+
+    server = await serve(burst)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Interrupted):
+            await send(transport, server.url)
+        assert tracemalloc.get_traced_memory()[1] < 6 * MAX_BODY_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 async def test_redirect_is_an_answer_and_is_not_followed(transport: Transport, serve: Serve) -> None:
@@ -254,6 +290,17 @@ async def unpack_to_too_much(visit: Visit) -> None:
     await visit.send(reply(gzip.compress(b"x" * (MAX_BODY_BYTES + 1)), headers="content-encoding: gzip\r\n"))
 
 
+async def pack_many_times(visit: Visit) -> None:
+    await visit.request()
+    packed = gzip.compress(gzip.compress(bytes(200_000_000), 1))
+    await visit.send(reply(packed, headers="content-encoding: gzip, gzip\r\n"))
+
+
+async def stop_within_packing(visit: Visit) -> None:
+    await visit.request()
+    await visit.send(reply(gzip.compress(b'{"a": 1}' * 1000)[:-20], headers="content-encoding: gzip\r\n"))
+
+
 BREAKS = (
     close_at_once,
     reset_at_once,
@@ -267,6 +314,8 @@ BREAKS = (
     send_broken_packing,
     send_too_much,
     unpack_to_too_much,
+    pack_many_times,
+    stop_within_packing,
 )
 
 
