@@ -54,12 +54,12 @@ RULES = pytest.mark.parametrize(
 def test_money_is_right_after_every_step_of_random_lives(
     film: bytes, engine: str, on_unknown: str, billed: bool
 ) -> None:
-    live(engine, film, on_unknown=on_unknown, billed=billed, houses=20 if engine == "sqlite" else 5)
+    live(engine, film, on_unknown=on_unknown, billed=billed, houses=15 if engine == "sqlite" else 4)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ENGINES)
 @RULES
-def test_money_is_right_in_hundreds_of_houses(film: bytes, engine: str, on_unknown: str, billed: bool) -> None:
-    live(engine, film, on_unknown=on_unknown, billed=billed, houses=200 if engine == "sqlite" else 40)
+def test_money_is_right_in_many_houses(film: bytes, engine: str, on_unknown: str, billed: bool) -> None:
+    live(engine, film, on_unknown=on_unknown, billed=billed, houses=60 if engine == "sqlite" else 20)
