@@ -261,15 +261,16 @@ def budgets_create(sandbox: bool, **wish: Any) -> None:
 @click.option("--limit-usd", help="A new limit.")
 @click.option("--shadow/--hard", default=None, help="Whether it refuses nothing.")
 @_warn_at
+@click.option("--no-warnings", is_flag=True, help="Tell of no share any more.")
 @click.option("--raise-usd", help='On top of the limit for a while; "0" ends it.')
 @click.option("--raise-until", type=int, help="Until when, in Unix seconds.")
 @click.option("--reason", help="Kept in the admins' log.")
 @SANDBOX
-def budgets_change(budget_id: str, sandbox: bool, warn_at: tuple[str, ...], **wish: Any) -> None:
+def budgets_change(budget_id: str, sandbox: bool, warn_at: tuple[str, ...], no_warnings: bool, **wish: Any) -> None:
     """Change a budget by its id; servers notice within seconds."""
     from proxy.services.allowances import BudgetChange  # noqa: PLC0415
 
-    change = BudgetChange(**wish, warn_at=warn_at or None)
+    change = BudgetChange(**wish, warn_at=() if no_warnings else warn_at or None)
     _allotted(sandbox, lambda treasurer: treasurer.change(ACTOR, budget_id, change))
     click.echo(f"{budget_id} is changed.")
 

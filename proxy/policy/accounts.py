@@ -104,7 +104,8 @@ def _api_key(item: Item) -> str:
 def _base_url(item: Item) -> str:
     url = text(item)
     parts = urlsplit(url)
-    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    # An empty query or fragment shows in the text alone.
+    plain = not ("?" in url or "#" in url or parts.username or parts.password)
     if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.netloc) or not plain:
         raise item.wrong("an http or https URL with a host and nothing but a path behind it")
     return url.rstrip("/")

@@ -131,6 +131,8 @@ class Treasurer:
         """Works within seconds everywhere. Raises NotFound, InvalidValue, MissingParameter."""
         check_text("reason", wish.reason, REASON_MAX_CHARS)
         fields = _changed(wish)
+        if not fields:
+            raise MissingParameter("A change says what to change.")
 
         def unit(tx: Tx) -> Allowance:
             before = _known(tx, budget_id)

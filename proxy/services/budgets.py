@@ -24,7 +24,8 @@ ADMITTED = Admission()
 
 def look(tx: Tx, tenant_id: str, *, key_id: str, end_user: str | None, at_us: int) -> Standing:
     """How those of a tenant's budgets stand that apply, without holding anything; `end_user` is a surrogate."""
-    those = applying(budgets.of_tenant(tx, tenant_id), key_id=key_id, end_user=end_user)
+    theirs = budgets.bounding(tx, [tenant_id], {key_id, end_user or ""}).get(tenant_id, [])
+    those = applying(theirs, key_id=key_id, end_user=end_user)
     if not those:
         return UNBOUND
     keys = sorted({counter_of(one, end_user=end_user, at_us=at_us) for one in those})
@@ -39,7 +40,8 @@ def admit_many(tx: Tx, rows: Sequence[Video]) -> list[Admission]:
 
     Nobody else counts at these counters until the unit is kept, so all that are admitted fit together.
     """
-    of = budgets.share(tx, sorted({video.tenant_id for video in rows}))
+    subjects = {subject for video in rows for subject in (video.key_id, video.end_user) if subject is not None}
+    of = budgets.share(tx, sorted({video.tenant_id for video in rows}), subjects)
     if not of:
         return [ADMITTED] * len(rows)
     applies = [applying(of.get(row.tenant_id, ()), key_id=row.key_id, end_user=row.end_user) for row in rows]

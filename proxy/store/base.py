@@ -137,13 +137,13 @@ def several_ids() -> list[BindParameter[str]]:
     return [bindparam(name) for name in _SEVERAL]
 
 
-def of_several(tx: Tx, statement: Statement, ids: Sequence[str]) -> list[tuple[Any, ...]]:
-    """What it finds for however many ids, so many at a time that the statement's text stays the same."""
+def of_several(tx: Tx, statement: Statement, ids: Sequence[str], **values: Any) -> list[tuple[Any, ...]]:
+    """What it finds for however many ids, a few at a time, so that its text stays the same; each time with `values`."""
     found: list[tuple[Any, ...]] = []
     for start in range(0, len(ids), len(_SEVERAL)):
         some = list(ids[start : start + len(_SEVERAL)])
         some += some[:1] * (len(_SEVERAL) - len(some))
-        found += tx.rows(statement, **dict(zip(_SEVERAL, some, strict=True)))
+        found += tx.rows(statement, **dict(zip(_SEVERAL, some, strict=True)), **values)
     return found
 
 

@@ -1,6 +1,6 @@
 """Budgets, and the counters of what is held and charged against them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 
@@ -31,8 +31,17 @@ _TAKE = Statement(select(*_columns).where(budgets.c.id == bindparam("of_id")).wi
 _OF_TENANT = Statement(
     select(*_columns).where(budgets.c.tenant_id == bindparam("tenant_id")).order_by(budgets.c.created_at, budgets.c.id)
 )
-_OF_TENANTS = Statement(
-    select(*_columns).where(budgets.c.tenant_id.in_(several_ids())).order_by(budgets.c.created_at, budgets.c.id)
+_SUBJECTS = [f"subject_{place}" for place in range(32)]
+_BOUNDING = Statement(
+    select(*_columns)
+    .where(
+        budgets.c.tenant_id.in_(several_ids()),
+        or_(
+            budgets.c.scope.not_in(["key", "end_user"]),
+            budgets.c.subject.in_([bindparam(name) for name in _SUBJECTS]),
+        ),
+    )
+    .order_by(budgets.c.created_at, budgets.c.id)
 )
 _ALL = Statement(select(*_columns).order_by(budgets.c.tenant_id, budgets.c.created_at, budgets.c.id))
 _SHARE_TENANTS = Statement(
@@ -93,18 +102,30 @@ def every(tx: Tx) -> list[Budget]:
     return as_structs(Budget, tx.rows(_ALL))
 
 
-def share(tx: Tx, tenant_ids: Sequence[str]) -> dict[str, list[Budget]]:
+def bounding(tx: Tx, tenant_ids: Sequence[str], subjects: Collection[str]) -> dict[str, list[Budget]]:
+    """By tenant, those for everybody or for one of these keys and end users; a tenant may have thousands for others."""
+    asked = sorted(subjects) or [""]
+    found: dict[str, Budget] = {}
+    for start in range(0, len(asked), len(_SUBJECTS)):
+        some = asked[start : start + len(_SUBJECTS)]
+        named = dict(zip(_SUBJECTS, some + some[:1] * (len(_SUBJECTS) - len(some)), strict=True))
+        rows = of_several(tx, _BOUNDING, tenant_ids, **named)
+        found |= {budget.id: budget for budget in as_structs(Budget, rows)}
+    by_tenant: dict[str, list[Budget]] = {}
+    for budget in found.values():
+        by_tenant.setdefault(budget.tenant_id, []).append(budget)
+    return by_tenant
+
+
+def share(tx: Tx, tenant_ids: Sequence[str], subjects: Collection[str]) -> dict[str, list[Budget]]:
     """
-    Budgets of these tenants, of those that have some.
+    The same for a unit that accepts.
 
     None is made until this unit is kept: a new one has to find all that is accepted. That is why it takes
     two statements, the second of which sees what the first has waited for.
     """
     of_several(tx, _SHARE_TENANTS, tenant_ids)
-    found: dict[str, list[Budget]] = {}
-    for budget in as_structs(Budget, of_several(tx, _OF_TENANTS, tenant_ids)):
-        found.setdefault(budget.tenant_id, []).append(budget)
-    return found
+    return bounding(tx, tenant_ids, subjects)
 
 
 # Counters

@@ -81,6 +81,8 @@ def test_key_is_never_shown() -> None:
         ("fal: {adapter: fal, api_key: k, base_url: ftp://x}", "base_url must be an http or https URL"),
         ("fal: {adapter: fal, api_key: k, base_url: https://u:p@x.y}", "base_url must be an http or https URL"),
         ("fal: {adapter: fal, api_key: k, base_url: https://x.y?a=b}", "base_url must be an http or https URL"),
+        ('fal: {adapter: fal, api_key: k, base_url: "https://x.y/a?"}', "base_url must be an http or https URL"),
+        ('fal: {adapter: fal, api_key: k, base_url: "https://x.y/a#"}', "base_url must be an http or https URL"),
         ('fal: {adapter: fal, api_key: k, discount: "1.5"}', "discount must be a decimal number from 0 to 1"),
         ("fal: {adapter: fal, api_key: k, end_user_id: hash}", 'not "hash"; did you mean "hashed"?'),
         ("fal: {adapter: fal, api_key: k, asset_hosts: [https://x]}", "asset_hosts must be a host name"),

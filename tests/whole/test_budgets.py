@@ -387,7 +387,8 @@ async def test_second_budget_for_the_same_is_refused(shop: Company) -> None:
     await allot(shop, team, "6", "day")
 
 
-BAD_CHANGES: list[tuple[dict[str, Any], str, str]] = [
+BAD_CHANGES: list[tuple[dict[str, Any], str, str | None]] = [
+    ({}, "missing_parameter", None),
     ({"limit_usd": "-1"}, "invalid_value", "limit_usd"),
     ({"raise_usd": "5"}, "missing_parameter", "raise_until"),
     ({"raise_until": 5}, "missing_parameter", "raise_usd"),
@@ -397,7 +398,7 @@ BAD_CHANGES: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("wish", "code", "param"), BAD_CHANGES, ids=str)
-async def test_bad_change_is_refused_whole(shop: Company, wish: dict[str, Any], code: str, param: str) -> None:
+async def test_bad_change_is_refused_whole(shop: Company, wish: dict[str, Any], code: str, param: str | None) -> None:
     team = await shop.found(f"changed {wish}")
     budget = await allot(shop, team, "5")
     refused(await shop.client.patch(f"/admin/budgets/{budget['id']}", json=wish), 400, code, param)
@@ -425,8 +426,11 @@ async def test_command_makes_lists_changes_and_removes(shop: Company) -> None:
     assert code == 0, err
     for word in (budget_id, "6.500000", "0.8", "day"):
         assert word in out
-    code, _, err = await shop.cli("budgets", "change", budget_id, "--limit-usd", "-5")
-    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = await shop.cli("budgets", "change", budget_id, "--no-warnings")
+    assert (code, (await standing(shop, team))["warn_at"]) == (0, [])
+    for bad in (["--limit-usd", "-5"], []):
+        code, _, err = await shop.cli("budgets", "change", budget_id, *bad)
+        assert (code, err.count("\n")) == (2, 1)
     code, _, err = await shop.cli("budgets", "remove", budget_id)
     assert code == 0, err
     code, out, _ = await shop.cli("budgets", "list", "--tenant", "typed")
