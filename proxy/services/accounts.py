@@ -9,7 +9,7 @@ from proxy.core.errors import InvalidValue, NotFound
 from proxy.core.ids import NewId, Secrets, new_api_key
 from proxy.core.money import parse_usd
 from proxy.core.tenant import SCOPES, Tenant
-from proxy.services.acts import REASON_MAX_CHARS, check_text, record
+from proxy.services.acts import REASON_MAX_CHARS, Clerk, check_text
 from proxy.store import tenants
 from proxy.store.base import Store, Tx
 from proxy.store.tenants import ApiKey
@@ -57,6 +57,7 @@ class Registrar:
         self._secrets = secrets
         self._clock = clock
         self._new_id = new_id
+        self._clerk = Clerk(clock, new_id)
 
     async def tenants(self) -> list[Tenant]:
         """From the oldest."""
@@ -74,7 +75,7 @@ class Registrar:
             if tenants.find_tenant(tx, tenant.name) is not None:
                 raise InvalidValue(f"There is a tenant {tenant.name!r} already.", param="name")
             tenants.insert_tenant(tx, tenant)
-            self._record(tx, actor, "tenant.create", tenant.id, None, tenant, wish.reason)
+            self._clerk.record(tx, actor, "tenant.create", tenant.id, None, tenant, wish.reason)
 
         await self._store.write(unit)
         return tenant
@@ -91,7 +92,7 @@ class Registrar:
             if other is not None and other.id != after.id:
                 raise InvalidValue(f"There is a tenant {after.name!r} already.", param="name")
             tenants.save_tenant(tx, after)
-            self._record(tx, actor, "tenant.change", after.id, before, after, wish.reason)
+            self._clerk.record(tx, actor, "tenant.change", after.id, before, after, wish.reason)
             return after
 
         return await self._store.write(unit)
@@ -127,7 +128,7 @@ class Registrar:
                 expires_at=None if wish.expires_at is None else wish.expires_at * 1_000_000,
             )
             tenants.insert_key(tx, row)
-            self._record(tx, actor, "key.create", row.id, None, _shown(row), wish.reason)
+            self._clerk.record(tx, actor, "key.create", row.id, None, _shown(row), wish.reason)
             return row
 
         return MadeKey(row=await self._store.write(unit), key=key)
@@ -139,25 +140,9 @@ class Registrar:
         def unit(tx: Tx) -> None:
             if not tenants.revoke_key(tx, key_id, at=tx.now_us):
                 raise NotFound(f"There is no live key {key_id!r}.")
-            self._record(tx, actor, "key.revoke", key_id, None, None, reason)
+            self._clerk.record(tx, actor, "key.revoke", key_id, None, None, reason)
 
         await self._store.write(unit)
-
-    def _record(
-        self, tx: Tx, actor: str, action: str, subject: str, before: Any, after: Any, reason: str | None
-    ) -> None:
-        at = self._clock()
-        record(
-            tx,
-            self._new_id,
-            at=at,
-            actor=actor,
-            action=action,
-            subject=subject,
-            before=before,
-            after=after,
-            reason=reason,
-        )
 
 
 def known_tenant(tx: Tx, id_or_name: str) -> Tenant:

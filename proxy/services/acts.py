@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.core.clock import Clock
 from proxy.core.errors import InvalidValue
 from proxy.core.ids import NewId
 from proxy.store import tenants
@@ -37,6 +38,29 @@ def record(
         reason=reason,
     )
     tenants.record(tx, act)
+
+
+class Clerk:
+    """Writes such rows for one who changes things."""
+
+    def __init__(self, clock: Clock, new_id: NewId) -> None:
+        self._clock = clock
+        self._new_id = new_id
+
+    def record(
+        self, tx: Tx, actor: str, action: str, subject: str, before: Any, after: Any, reason: str | None
+    ) -> None:
+        record(
+            tx,
+            self._new_id,
+            at=self._clock(),
+            actor=actor,
+            action=action,
+            subject=subject,
+            before=before,
+            after=after,
+            reason=reason,
+        )
 
 
 def check_text(param: str, text: str | None, most: int) -> None:

@@ -12,7 +12,7 @@ from proxy.core.ids import NewId
 from proxy.core.money import MICRO, parse_usd
 from proxy.policy.budgets import bounds, counter_of
 from proxy.services.accounts import UNIX_MAX_S, known_tenant
-from proxy.services.acts import REASON_MAX_CHARS, check_text, record
+from proxy.services.acts import REASON_MAX_CHARS, Clerk, check_text
 from proxy.services.budgets import taken
 from proxy.store import budgets, tenants
 from proxy.store.base import Store, Tx
@@ -70,6 +70,7 @@ class Treasurer:
         self._store = store
         self._clock = clock
         self._new_id = new_id
+        self._clerk = Clerk(clock, new_id)
 
     async def list(self, tenant: str | None = None) -> list[Allowance]:
         """Of one tenant, by id or name, or of all. Raises NotFound."""
@@ -109,7 +110,7 @@ class Treasurer:
             if budget.scope != "each_end_user":
                 key = counter_of(budget, end_user=budget.subject or None, at_us=at)
                 taken(tx, [key])
-            self._record(tx, actor, "budget.create", budget.id, None, budget, wish.reason)
+            self._clerk.record(tx, actor, "budget.create", budget.id, None, budget, wish.reason)
             return _allowance(tx, budget)
 
         return await self._store.write(unit)
@@ -138,7 +139,7 @@ class Treasurer:
             before = _known(tx, budget_id)
             after = msgspec.structs.replace(before, **fields)
             budgets.save_budget(tx, after)
-            self._record(tx, actor, "budget.change", after.id, before, after, wish.reason)
+            self._clerk.record(tx, actor, "budget.change", after.id, before, after, wish.reason)
             return _allowance(tx, after)
 
         return await self._store.write(unit)
@@ -155,24 +156,9 @@ class Treasurer:
             left = budgets.of_tenant(tx, before.tenant_id)
             counted = budgets.counters_of_tenant(tx, before.tenant_id, before.period)
             budgets.drop_counters(tx, [key for key in counted if not any(bounds(one, key) for one in left)])
-            self._record(tx, actor, "budget.remove", budget_id, before, None, reason)
+            self._clerk.record(tx, actor, "budget.remove", budget_id, before, None, reason)
 
         await self._store.write(unit)
-
-    def _record(
-        self, tx: Tx, actor: str, action: str, subject: str, before: Any, after: Any, reason: str | None
-    ) -> None:
-        record(
-            tx,
-            self._new_id,
-            at=self._clock(),
-            actor=actor,
-            action=action,
-            subject=subject,
-            before=before,
-            after=after,
-            reason=reason,
-        )
 
 
 def _known(tx: Tx, budget_id: str) -> Budget:
