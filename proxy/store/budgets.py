@@ -27,6 +27,7 @@ _DROP_OF_USER = Statement(
     )
 )
 _ANY = Statement(select(budgets.c.id).where(budgets.c.tenant_id == bindparam("tenant_id")).limit(1))
+_ANY_AT_ALL = Statement(select(budgets.c.id).limit(1))
 _TAKE = Statement(select(*_columns).where(budgets.c.id == bindparam("of_id")).with_for_update())
 _OF_TENANT = Statement(
     select(*_columns).where(budgets.c.tenant_id == bindparam("tenant_id")).order_by(budgets.c.created_at, budgets.c.id)
@@ -125,6 +126,8 @@ def share(tx: Tx, tenant_ids: Sequence[str], subjects: Collection[str]) -> dict[
     two statements, the second of which sees what the first has waited for.
     """
     of_several(tx, _SHARE_TENANTS, tenant_ids)
+    if tx.one(_ANY_AT_ALL) is None:
+        return {}
     return bounding(tx, tenant_ids, subjects)
 
 
