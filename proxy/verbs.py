@@ -267,7 +267,7 @@ def budgets_create(sandbox: bool, **wish: Any) -> None:
 @click.option("--reason", help="Kept in the admins' log.")
 @SANDBOX
 def budgets_change(budget_id: str, sandbox: bool, warn_at: tuple[str, ...], no_warnings: bool, **wish: Any) -> None:
-    """Change a budget by its id; servers notice within seconds."""
+    """Change a budget by its id; it holds at once for whatever is accepted then."""
     from proxy.services.allowances import BudgetChange  # noqa: PLC0415
 
     change = BudgetChange(**wish, warn_at=() if no_warnings else warn_at or None)
@@ -280,7 +280,7 @@ def budgets_change(budget_id: str, sandbox: bool, warn_at: tuple[str, ...], no_w
 @click.option("--reason", help="Kept in the admins' log.")
 @SANDBOX
 def budgets_remove(budget_id: str, reason: str | None, sandbox: bool) -> None:
-    """Remove a budget by its id; servers notice within seconds."""
+    """Remove a budget by its id; it bounds nothing from then on."""
     _allotted(sandbox, lambda treasurer: treasurer.remove(ACTOR, budget_id, reason))
     click.echo(f"{budget_id} is removed.")
 

@@ -220,7 +220,7 @@ async def change_budget(request: AnyRequest, budget: FromPath[str]) -> Response[
 
 @delete("/admin/budgets/{budget:str}", status_code=200)
 async def remove_budget(request: AnyRequest, budget: FromPath[str]) -> Response[bytes]:
-    """Remove a budget; it bounds for seconds more at the most."""
+    """Remove a budget; it bounds nothing from then on."""
     caller = await authenticate(request, "admin")
     await _treasurer(request).remove(caller.key_id, budget, request.query_params.get("reason"))
     return _json(BudgetRemoved(id=budget))

@@ -129,7 +129,7 @@ class Treasurer:
         return ""
 
     async def change(self, actor: str, budget_id: str, wish: BudgetChange) -> Allowance:
-        """Works within seconds everywhere. Raises NotFound, InvalidValue, MissingParameter."""
+        """Holds for whatever is accepted after it, everywhere. Raises NotFound, InvalidValue, MissingParameter."""
         check_text("reason", wish.reason, REASON_MAX_CHARS)
         fields = _changed(wish)
         if not fields:
@@ -145,7 +145,7 @@ class Treasurer:
         return await self._store.write(unit)
 
     async def remove(self, actor: str, budget_id: str, reason: str | None = None) -> None:
-        """It bounds nothing any more, within seconds everywhere. Raises NotFound."""
+        """It bounds nothing of what is accepted after it, everywhere. Raises NotFound."""
         check_text("reason", reason, REASON_MAX_CHARS)
 
         def unit(tx: Tx) -> None:
