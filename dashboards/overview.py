@@ -272,6 +272,25 @@ MONEY = (
         stacked=True,
     ),
     Panel(
+        "Costs that differ",
+        "Deliveries per hour whose seller says it took another amount than its price makes, by provider.",
+        "short",
+        ((rate("reelay_cost_differences_total", PROVIDER, "provider", per_s=3600), "{{provider}}"),),
+        stacked=True,
+    ),
+    Panel(
+        "Ledger drift",
+        "US dollars by which the books differ in themselves: nothing but zero is right; `reelay audit` says where.",
+        "currencyUSD",
+        ((latest("reelay_ledger_drift_usd", JOB), "drift"),),
+    ),
+    Panel(
+        "Books last compared",
+        "Seconds since postings, holds and reports were last compared.",
+        "s",
+        ((f"time() - {latest('reelay_ledger_last_check_timestamp_seconds', JOB)}", "ago"),),
+    ),
+    Panel(
         "Unknown exposure by provider",
         "US dollars that the attempts of unknown outcome would cost if all of them had bought.",
         "currencyUSD",

@@ -51,7 +51,7 @@ def test_every_verb_and_option_says_what_it_is_for(
         (["attempts", "resolve", "video_0", "1", "--bought"], "reelay: Missing option '--reason'."),
         (["attempts", "list", "--limit", "0"], "reelay: Invalid value for '--limit': 0 is not in the range"),
         (["sandbox", "--speed", "0"], "reelay: Invalid value for '--speed': 0.0 is not in the range"),
-        (["report", "spend", "--by", "colour"], "reelay: --by is a list of tenant, end_user, provider, model, day."),
+        (["report", "spend", "--by", "colour"], "reelay: --by is a list of tenant, end_user, key, provider, model,"),
         (["report", "spend", "--start", "today"], "reelay: --start must be a day such as 2026-11-21."),
         (["report", "spend", "--start", "2026-11-21", "--end", "2026-11-20"], "reelay: --end must be later than"),
         (["doctor", "--live", "nobody"], "reelay: routing_rules.yaml: the rules cannot be read"),

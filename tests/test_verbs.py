@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.services.report import SPEND_COLUMNS
 from tests.office import Office, open_office
 
 
@@ -72,7 +73,7 @@ def test_end_user_is_erased_by_name(office: Office) -> None:
 def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
     office.says("tenants", "create", "films")
     assert office.says("report", "spend") == "none\n"
-    header = "tenant,day,videos,charged_usd,seller_usd,assumed_usd,markup_usd,absorbed_usd,unknown_costs\n"
+    header = f"tenant,day,{','.join(SPEND_COLUMNS)}\n"
     assert office.says("report", "spend", "--by", "tenant,day", "--tenant", "films", "--format", "csv") == header
     report = json.loads(
         office.says("report", "spend", "--start", "2026-11-01", "--end", "2026-12-01", "--format", "json")

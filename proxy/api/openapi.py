@@ -34,7 +34,7 @@ from proxy.services.accounts import KeyWish, TenantChange
 from proxy.services.allowances import BudgetChange, BudgetWish
 from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
-from proxy.services.report import SpendLine
+from proxy.services.report import GROUPS, PAIR, SpendLine
 from proxy.services.resolve import Finding
 
 
@@ -95,10 +95,10 @@ SHAPES: dict[str, Shape] = {
 WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "limit": ("How many at the most.", {"type": "integer"}),
     "order": ("By time of creation.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
-    "after": ("Id of the last item of the page before.", {"type": "string"}),
+    "after": ("Where the page before ended: the id of its last item, or of a report its `next`.", {"type": "string"}),
     "end_user_id": ("Of this end user alone.", {"type": "string"}),
     "variant": ("Only the film itself is made.", {"type": "string", "enum": ["video"]}),
-    "group_by": ("A list of tenant, end_user, provider, model, day; separated by commas.", {"type": "string"}),
+    "group_by": (f"A list of {', '.join(GROUPS)}, {PAIR}KEY; separated by commas.", {"type": "string"}),
     "start": ("First day, UTC; without it the first of this month.", {"type": "string", "format": "date"}),
     "end": ("Day after the last, UTC; without it tomorrow.", {"type": "string", "format": "date"}),
     "format": ("How the report is written.", {"type": "string", "enum": ["json", "csv"], "default": "json"}),

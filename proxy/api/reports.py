@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Literal
 
 import msgspec
 from litestar import Response, get
+from litestar.response import Stream
 
 from proxy.api.auth import authenticate
 from proxy.api.documents import unknown_parameter
@@ -15,15 +16,24 @@ from proxy.api.views import encode
 from proxy.core.clock import iso
 from proxy.core.errors import InvalidValue, NotFound
 from proxy.services.house import House
-from proxy.services.report import SPEND_COLUMNS, SpendLine, SpendQuery, read_query, spend
+from proxy.services.report import (
+    PAIR,
+    SPEND_COLUMNS,
+    SpendLine,
+    SpendPage,
+    SpendQuery,
+    all_pages,
+    read_query,
+    spend,
+)
 from proxy.store import tenants
 
-PARAMETERS = ("group_by", "start", "end", "format")
+PARAMETERS = ("group_by", "start", "end", "format", "limit", "after")
 """Of a query for one tenant's spend; everybody's takes `tenant` too."""
 
 
 @get("/v1/spend")
-async def own_spend(request: AnyRequest) -> Response[bytes]:
+async def own_spend(request: AnyRequest) -> Response[Any]:
     """Tell what the caller's tenant has spent; what sellers took of it only where sellers are shown."""
     caller = await authenticate(request, "reports")
     _check_names(request, PARAMETERS)
@@ -31,7 +41,7 @@ async def own_spend(request: AnyRequest) -> Response[bytes]:
 
 
 @get("/admin/reports/spend")
-async def all_spend(request: AnyRequest) -> Response[bytes]:
+async def all_spend(request: AnyRequest) -> Response[Any]:
     """Tell what all tenants, or one, have spent."""
     await authenticate(request, "admin")
     _check_names(request, (*PARAMETERS, "tenant"))
@@ -54,54 +64,78 @@ async def _tenant_id(house: House, id_or_name: str) -> str:
     return tenant.id
 
 
-async def _answer(request: AnyRequest, tenant_id: str | None, *, sellers_shown: bool) -> Response[bytes]:
+async def _answer(request: AnyRequest, tenant_id: str | None, *, sellers_shown: bool) -> Response[Any]:
     house, asked = house_of(request), request.query_params
     form = asked.get("format", "json")
     if form not in {"json", "csv"}:
         raise InvalidValue("'format' must be 'json' or 'csv'.", param="format")
-    query = read_query(asked.get("group_by"), asked.get("start"), asked.get("end"), tenant_id, now_us=house.clock())
+    query = read_query(
+        asked.get("group_by"),
+        asked.get("start"),
+        asked.get("end"),
+        tenant_id,
+        now_us=house.clock(),
+        limit=asked.get("limit"),
+        after=asked.get("after"),
+    )
     if not sellers_shown and "provider" in query.groups:
         raise InvalidValue("'group_by' may not name providers here.", param="group_by")
-    rows = [_row(line, sellers_shown=sellers_shown) for line in await spend(house.store, query)]
+    blank = () if sellers_shown else _SELLERS_SIDE
     if form == "csv":
-        return Response(as_csv(query, rows).encode(), media_type="text/csv")
-    return Response(encode(as_object(query, rows)), media_type="application/json")
+        return Stream(as_csv(query, all_pages(house.store, query), blank), media_type="text/csv")
+    page = await spend(house.store, query)
+    return Response(encode(as_object(query, page, blank)), media_type="application/json")
 
 
-_SELLERS_SIDE = ("seller_usd", "assumed_usd", "markup_usd", "absorbed_usd")
-
-
-def _row(line: SpendLine, *, sellers_shown: bool) -> dict[str, Any]:
-    row: dict[str, Any] = msgspec.to_builtins(line)
-    return row if sellers_shown else row | dict.fromkeys(_SELLERS_SIDE)
+_SELLERS_SIDE = ("seller_usd", "assumed_usd", "markup_usd", "absorbed_usd", "at_first_usd", "at_dearest_usd")
 
 
 class SpendReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A report, one line a group."""
+    """A page of a report, one line a group."""
 
     object: Literal["spend_report"] = "spend_report"
     start: str
     end: str
     """Without it."""
     group_by: tuple[str, ...]
-    data: Sequence[SpendLine | dict[str, Any]]
-    """As dicts where some columns are blank."""
+    data: list[dict[str, Any]]
+    has_more: bool
+    next: str | None
+    """What `after` is for the next page."""
 
 
-def as_object(query: SpendQuery, lines: Sequence[SpendLine | dict[str, Any]]) -> SpendReport:
-    """The report as JSON shows it."""
-    return SpendReport(start=iso(query.start), end=iso(query.end), group_by=query.groups, data=lines)
+def _row(query: SpendQuery, line: SpendLine, blank: Collection[str]) -> dict[str, Any]:
+    row: dict[str, Any] = msgspec.to_builtins(line)
+    if "metadata" in row:
+        row[f"{PAIR}{query.pair}"] = row.pop("metadata")
+    row |= dict.fromkeys(blank)
+    return {name: row[name] for name in (*query.groups, *SPEND_COLUMNS)}
 
 
-def as_csv(query: SpendQuery, lines: Sequence[SpendLine | dict[str, Any]]) -> str:
-    """A header and a row a group; null is an empty field."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*query.groups, *SPEND_COLUMNS])
-    for line in lines:
-        row = msgspec.to_builtins(line)
-        writer.writerow(["" if row[name] is None else row[name] for name in (*query.groups, *SPEND_COLUMNS)])
-    return out.getvalue()
+def as_object(query: SpendQuery, page: SpendPage, blank: Collection[str] = ()) -> SpendReport:
+    """A page as JSON shows it; what stands in `blank` is null."""
+    return SpendReport(
+        start=iso(query.start),
+        end=iso(query.end),
+        group_by=query.groups,
+        data=[_row(query, line, blank) for line in page.lines],
+        has_more=page.next is not None,
+        next=page.next,
+    )
+
+
+async def as_csv(
+    query: SpendQuery, pages: AsyncIterator[list[SpendLine]], blank: Collection[str] = ()
+) -> AsyncIterator[str]:
+    """All of it: a header and a row a group; null is an empty field."""
+    names = (*query.groups, *SPEND_COLUMNS)
+    rows: list[Sequence[Any]] = [names]
+    async for lines in pages:
+        rows += [["" if value is None else value for value in _row(query, line, blank).values()] for line in lines]
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(rows)
+        rows = []
+        yield out.getvalue()
 
 
 ROUTES = [own_spend, all_spend]

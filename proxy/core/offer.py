@@ -153,6 +153,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     book_hash: str
     markup: str
     """The tenant's, frozen with the prices."""
+    dearest: Candidate | None = None
+    """The dearest that could have made it, where that one is not kept."""
 
     @property
     def kept(self) -> tuple[Candidate, ...]:

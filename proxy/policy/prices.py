@@ -71,6 +71,8 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     billed_seconds: int
     billed_resolution: str
     tariff: Tariff
+    expected_microusd: int
+    """What the seller's own price makes for what was asked."""
 
 
 def price_in_force(offer: Offer, resolution: str, day: str) -> Price:
@@ -161,7 +163,8 @@ def charge(
         as_asked = measured == wanted and delivered == asked.resolution
         if as_asked or stated_usd < rate_usd * seconds + fixed:
             tariff = Tariff(quantity=1, unit_usd=f"{stated_usd * factor:f}", fixed_usd="0")
-    seller = microusd_even(full_usd) if stated_cost_microusd is None else stated_cost_microusd
+    expected = microusd_even(full_usd)
+    seller = expected if stated_cost_microusd is None else stated_cost_microusd
     return Charge(
         tenant_microusd=min(tariff.microusd(), hold_microusd),
         seller_microusd=seller,
@@ -169,7 +172,19 @@ def charge(
         billed_seconds=seconds,
         billed_resolution=resolution,
         tariff=tariff,
+        expected_microusd=expected,
     )
+
+
+def would_cost(candidate: Candidate, markup: str, *, seconds: int, resolution: str) -> int:
+    """Micro-dollars that a tenant would have paid for such a film from another offer, by its price at accept."""
+    usd = _lowest_rate(candidate.rates, resolution) * seconds + Decimal(candidate.fixed_usd)
+    return microusd_even(usd * (1 + Decimal(markup)))
+
+
+def differs(stated_microusd: int, expected_microusd: int, tolerance: str) -> bool:
+    """Whether what a seller says it took is off its price by more than that ratio."""
+    return abs(stated_microusd - expected_microusd) > expected_microusd * Decimal(tolerance)
 
 
 def _lowest_rate(rates: Mapping[str, str], resolution: str) -> Decimal:

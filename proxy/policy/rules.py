@@ -13,7 +13,7 @@ from proxy.core.money import microusd_up
 from proxy.core.offer import FallbackPolicy, Offer
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, SIZES, TIERS
 from proxy.policy.accounts import Provider, read_providers
-from proxy.policy.book import Book
+from proxy.policy.book import Book, plain
 from proxy.policy.marked import (
     Item,
     Section,
@@ -113,6 +113,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The one of the defaults; each rule holds its own, merged."""
     rules: tuple[Rule, ...]
     retention: Retention
+    cost_tolerance: str
+    """The ratio by which a seller's stated cost may be off its price before somebody should look, a decimal string."""
     unknown_fields: Literal["refuse", "report"]
     expose_providers: bool
     sizes: dict[str, tuple[str, str]]
@@ -134,6 +136,7 @@ _TOP_KEYS = (
     "models",
     "rules",
     "retention",
+    "cost_tolerance",
     "unknown_fields",
     "expose_providers",
     "sizes",
@@ -208,6 +211,7 @@ def load_rules(
         fallback=fallback,
         rules=top.need("rules", lambda item: _read_rules(item, known)),
         retention=top.read("retention", _retention, Retention()),
+        cost_tolerance=plain(top.read("cost_tolerance", decimal("0", "1"), Decimal("0.01"))),
         unknown_fields=top.read("unknown_fields", choice(("refuse", "report")), "refuse"),
         expose_providers=top.read("expose_providers", flag, default=True),
         sizes=top.read("sizes", _sizes, {}),

@@ -4,19 +4,30 @@ from collections.abc import Iterator
 
 import msgspec
 
+from proxy.core.clock import DAY_US, iso
 from proxy.core.money import usd_text
 from proxy.policy.prices import Tariff
-from proxy.store import audit, budgets, ledger
+from proxy.store import audit, budgets, ledger, settlements, tenants
 from proxy.store.base import Store, Tx
+
+DRIFT = "ledger_drift_microusd"
+"""The fact that tells by how much the books differ in themselves, as far as they were compared."""
+CHECKED_AT = "ledger_checked_at"
+"""And when they were; microseconds."""
+
+
+_EVER = 2**62
 
 
 class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as it has to be."""
 
     what: str
-    """unbalanced, held, charge, end or counter."""
+    """unbalanced, settlement, day, held, charge, end or counter."""
     subject: str
     detail: str
+    microusd: int = 0
+    """By how much the books differ in themselves."""
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,21 +39,46 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def go_through(store: Store) -> Audit:
-    """All of it, at one moment."""
+    """All of it, at one moment; what a scrape shows of it is right again after that."""
 
     def unit(tx: Tx) -> Audit:
-        every = list(audit.charges(tx))
-        doubts = [*_unbalanced(tx), *_held(tx), *_ends(tx), *_counters(tx)]
-        doubts += [doubt for one in every if (doubt := _recomputed(one)) is not None]
-        charged = sum(one.spent_microusd for one in every)
-        return Audit(charges=len(every), charged_usd=usd_text(charged), doubts=tuple(doubts))
+        doubts = [*_unlike(tx, 0, _EVER), *_days(tx), *_held(tx), *_ends(tx), *_counters(tx)]
+        count = charged = 0
+        for one in audit.charges(tx):
+            count, charged = count + 1, charged + one.spent_microusd
+            doubts += [doubt] if (doubt := _recomputed(one)) is not None else []
+        return Audit(charges=count, charged_usd=usd_text(charged), doubts=tuple(doubts))
 
-    return await store.read(unit)
+    found = await store.read(unit)
+    drift = sum(doubt.microusd for doubt in found.doubts)
+    await store.write(lambda tx: _note(tx, drift))
+    return found
 
 
-def _unbalanced(tx: Tx) -> Iterator[Doubt]:
-    for subject, microusd in audit.unbalanced(tx):
-        yield Doubt(what="unbalanced", subject=subject, detail=f"the postings sum to ${usd_text(microusd)}")
+def compare(tx: Tx, *, start: int, end: int) -> None:
+    """Whether the postings of a span sum to zero, and reports tell the same; what differs adds to the drift."""
+    drift = sum(doubt.microusd for doubt in _unlike(tx, start, end))
+    _note(tx, int(tenants.fact(tx, DRIFT) or 0) + drift)
+
+
+def _note(tx: Tx, drift_microusd: int) -> None:
+    tenants.put_fact(tx, DRIFT, str(drift_microusd))
+    tenants.put_fact(tx, CHECKED_AT, str(tx.now_us))
+
+
+def _unlike(tx: Tx, start: int, end: int) -> Iterator[Doubt]:
+    for subject, microusd in audit.unbalanced(tx, start=start, end=end):
+        detail = f"the postings sum to ${usd_text(microusd)}"
+        yield Doubt(what="unbalanced", subject=subject, detail=detail, microusd=abs(microusd))
+    for subject, microusd in audit.unlike_settled(tx, start=start, end=end):
+        detail = f"reports and postings differ by ${usd_text(microusd)}"
+        yield Doubt(what="settlement", subject=subject, detail=detail, microusd=microusd)
+
+
+def _days(tx: Tx) -> Iterator[Doubt]:
+    for day, microusd in settlements.unlike_days(tx):
+        detail = f"its sums and its settlements differ by ${usd_text(microusd)}"
+        yield Doubt(what="day", subject=iso(day * DAY_US)[:10], detail=detail, microusd=microusd)
 
 
 def _held(tx: Tx) -> Iterator[Doubt]:
@@ -51,7 +87,7 @@ def _held(tx: Tx) -> Iterator[Doubt]:
         booked = balances.get(f"tenant:{tenant_id}:held", 0)
         if booked != held:
             detail = f"the ledger holds ${usd_text(booked)}, the videos ${usd_text(held)}"
-            yield Doubt(what="held", subject=tenant_id, detail=detail)
+            yield Doubt(what="held", subject=tenant_id, detail=detail, microusd=abs(booked - held))
 
 
 def _ends(tx: Tx) -> Iterator[Doubt]:
@@ -65,7 +101,7 @@ def _counters(tx: Tx) -> Iterator[Doubt]:
         if used != spent:
             subject = "/".join(part for part in (key.tenant_id, key.whose, key.subject, key.period) if part)
             detail = f"the counter says ${usd_text(used)}, the videos ${usd_text(spent)}"
-            yield Doubt(what="counter", subject=subject, detail=detail)
+            yield Doubt(what="counter", subject=subject, detail=detail, microusd=abs(used - spent))
 
 
 def _recomputed(charge: audit.ChargeRow) -> Doubt | None:

@@ -110,7 +110,8 @@ async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Foota
         if not video.live:
             settle.conclude(tx, video, _billed(video, now_is), moved, finished=True)
         elif _completed(tx, house, video, attempt, footage):
-            settle.complete(tx, video, video.read_spec(), now_is, footage, moved)
+            tolerance = house.rules.cost_tolerance
+            settle.complete(tx, video, video.read_spec(), now_is, footage, moved, tolerance=tolerance)
             moved.ended = "completed"
             leave(tx, video.id)
         work.done(tx, video.id, attempt.number)

@@ -18,6 +18,7 @@ from proxy.core.errors import Overloaded
 from proxy.outside.base import Listed, Storage, StorageFailed
 from proxy.policy.rules import Retention
 from proxy.services.deliver import video_named_by
+from proxy.services.folding import fold
 from proxy.services.house import House
 from proxy.services.intake import IDEMPOTENCY_US
 from proxy.store import budgets, upkeep, videos
@@ -72,7 +73,11 @@ async def keep_house_forever(house: House, *, every_s: float = EVERY_S) -> None:
 
 
 async def keep_house(store: Store, storage: Storage, retention: Retention, *, dry_run: bool = False) -> Kept:
-    """One pass over everything. Raises Overloaded where the database takes nothing; what was done stays done."""
+    """
+    One pass over everything, and over the sums of days, which need no row that it removes.
+
+    Raises Overloaded where the database takes nothing; what was done stays done.
+    """
     kept = Kept()
     await _films(store, storage, kept, dry_run=dry_run)
     prompts_us = retention.prompts_days * DAY_US
@@ -101,6 +106,7 @@ async def keep_house(store: Store, storage: Storage, retention: Retention, *, dr
         lambda tx: upkeep.old_outcomes(tx, before=tx.now_us - OUTCOMES_US, most=ROWS_EACH),
         upkeep.drop_outcomes,
     )
+    await fold(store)
     kept.counters = await _in_batches(store, lambda tx: budgets.old_counters(tx, most=ROWS_EACH), budgets.drop_counters)
     return kept
 

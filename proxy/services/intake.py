@@ -147,7 +147,10 @@ def _acceptance(
     house: House, caller: Caller, decision: Decision, at: int, *, fingerprint: str, key: str | None
 ) -> Acceptance:
     spec, plan = decision.spec, decision.plan
-    kept = msgspec.structs.replace(plan, candidates=plan.kept, excluded=())
+    dearest = max(plan.candidates, key=lambda candidate: candidate.quote_microusd)
+    kept = msgspec.structs.replace(
+        plan, candidates=plan.kept, excluded=(), dearest=None if dearest in plan.kept else dearest
+    )
     video = Video(
         id=f"video_{house.new_id(at)}",
         tenant_id=caller.tenant.id,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,10 +11,11 @@ from proxy.core.money import MICRO
 from proxy.core.offer import Candidate, Plan
 from proxy.core.video import Footage, Spec
 from proxy.policy.lifecycle import bearer
-from proxy.policy.prices import Tariff, charge
+from proxy.policy.prices import Tariff, charge, differs, would_cost
 from proxy.services import budgets
-from proxy.store import ledger, videos
+from proxy.store import ledger, settlements, videos
 from proxy.store.base import Tx
+from proxy.store.settlements import Outcome, Settlement
 from proxy.store.videos import Video
 
 CostOutcome = Literal["delivered", "failed", "undelivered", "abandoned", "double"]
@@ -38,6 +39,8 @@ class Moved(msgspec.Struct, kw_only=True):
     costs: list[SellerCost] = msgspec.field(default_factory=list)
     attempts: list[Attempt] = msgspec.field(default_factory=list)
     """Those that have reached another state, as they now are."""
+    differing: list[str] = msgspec.field(default_factory=list)
+    """Providers that say they took another amount than their price makes."""
 
 
 def candidate_of(plan: Plan, attempt: Attempt) -> Candidate:
@@ -50,22 +53,36 @@ def hold(video: Video, plan: Plan) -> tuple[ledger.Entry, ledger.Postings]:
     return _entry(video, plan, "hold", 0, video.created_at), ledger.hold_postings(video.tenant_id, video.hold_microusd)
 
 
-def complete(tx: Tx, video: Video, spec: Spec, attempt: Attempt, footage: Footage, moved: Moved) -> Attempt:
+def complete(
+    tx: Tx, video: Video, spec: Spec, attempt: Attempt, footage: Footage, moved: Moved, *, tolerance: str
+) -> Attempt:
     """
     Charges the delivered attempt and ends the hold; the attempt with its cost settled.
 
-    The film was made by the price frozen at accept; what was delivered short lowers it.
+    The film was made by the price frozen at accept; what was delivered short lowers it. `tolerance`: the
+    ratio by which what the seller says may be off that price before somebody should look at it.
     """
     plan = video.read_plan()
+    mine = candidate_of(plan, attempt)
+    stated = attempt.cost_microusd if attempt.cost_stated else None
     bill = charge(
-        candidate_of(plan, attempt),
+        mine,
         plan.markup,
         spec,
         delivered_seconds=footage.duration_ms / 1000,
         delivered_px=(footage.width_px, footage.height_px),
-        stated_cost_microusd=attempt.cost_microusd if attempt.cost_stated else None,
+        stated_cost_microusd=stated,
         hold_microusd=video.hold_microusd,
     )
+    off = stated is not None and differs(stated, bill.expected_microusd, tolerance)
+    if off:
+        moved.differing.append(attempt.provider)
+
+    def at(other: Candidate) -> int:
+        if other is mine:
+            return bill.tenant_microusd
+        return would_cost(other, plan.markup, seconds=bill.billed_seconds, resolution=bill.billed_resolution)
+
     attempt = msgspec.structs.replace(attempt, cost_microusd=bill.seller_microusd, bearer="tenant")
     videos.save_attempt(tx, attempt)
     lines = [
@@ -76,6 +93,11 @@ def complete(tx: Tx, video: Video, spec: Spec, attempt: Attempt, footage: Footag
             bill.overrun_microusd,
             bill.tariff,
             bill.billed_seconds,
+            bill.billed_resolution,
+            at_first_microusd=at(plan.candidates[0]),
+            at_dearest_microusd=at(plan.dearest or max(plan.candidates, key=lambda one: one.quote_microusd)),
+            expected_microusd=None if stated is None else bill.expected_microusd,
+            differs=off,
         )
     ]
     others = [other for other in videos.attempts_of(tx, video.id) if other.number != attempt.number]
@@ -103,7 +125,10 @@ def conclude(tx: Tx, video: Video, attempt: Attempt, moved: Moved, *, finished: 
     if who != "tenant" and cost:
         entry = _entry(video, plan, "absorb", attempt.number, tx.now_us, attempt)
         ledger.write_many(tx, [(entry, ledger.absorb_postings(who, attempt.provider, cost))])
-        moved.absorbed.append((who.removeprefix("absorbed:"), cost))
+        reason: Any = who.removeprefix("absorbed:")
+        row = _settlement(entry, video, plan, attempt, reason, seller_microusd=cost, absorbed_microusd=cost)
+        settlements.insert_many(tx, [row])
+        moved.absorbed.append((reason, cost))
     if not video.live and video.hold == "held":
         close(tx, video, moved)
 
@@ -162,6 +187,17 @@ class _Line(msgspec.Struct, frozen=True):
     overrun_microusd: int
     tariff: Tariff
     billed_seconds: int | None = None
+    """None: nothing was delivered for it."""
+    billed_resolution: str | None = None
+    at_first_microusd: int = 0
+    at_dearest_microusd: int = 0
+    expected_microusd: int | None = None
+    differs: bool = False
+
+    @property
+    def markup_microusd(self) -> int:
+        """Ours; below zero where a seller takes more than is charged and absorbed."""
+        return self.charge_microusd + self.overrun_microusd - self.seller_microusd
 
 
 def _tenant_lines(attempts: Sequence[Attempt], markup: str, *, room_microusd: int) -> list[_Line]:
@@ -184,6 +220,7 @@ def _tenant_lines(attempts: Sequence[Attempt], markup: str, *, room_microusd: in
 
 def _post(tx: Tx, video: Video, plan: Plan, lines: Sequence[_Line], moved: Moved) -> None:
     entries: list[tuple[ledger.Entry, ledger.Postings]] = []
+    rows: list[Settlement] = []
     for place, line in enumerate(lines):
         postings = ledger.charge_postings(
             video.tenant_id,
@@ -205,11 +242,67 @@ def _post(tx: Tx, video: Video, plan: Plan, lines: Sequence[_Line], moved: Moved
             refers_to=refers_to,
         )
         entries.append((entry, postings))
+        rows.append(_charged(entry, video, plan, line))
         moved.charged_microusd += line.charge_microusd
         if line.overrun_microusd:
             moved.absorbed.append(("overrun", line.overrun_microusd))
     _end_hold(tx, video, "posted", sum(line.charge_microusd for line in lines))
     ledger.write_many(tx, entries)
+    settlements.insert_many(tx, rows)
+
+
+def _charged(entry: ledger.Entry, video: Video, plan: Plan, line: _Line) -> Settlement:
+    return _settlement(
+        entry,
+        video,
+        plan,
+        line.attempt,
+        "billed" if line.billed_seconds is None else "delivered",
+        line.billed_resolution,
+        seconds=line.billed_seconds or 0,
+        charged_microusd=line.charge_microusd,
+        seller_microusd=line.seller_microusd,
+        markup_microusd=line.markup_microusd,
+        absorbed_microusd=line.overrun_microusd,
+        at_first_microusd=line.at_first_microusd,
+        at_dearest_microusd=line.at_dearest_microusd,
+        expected_microusd=line.expected_microusd,
+        differs=int(line.differs),
+    )
+
+
+def _settlement(
+    entry: ledger.Entry,
+    video: Video,
+    plan: Plan,
+    attempt: Attempt,
+    outcome: Outcome,
+    resolution: str | None = None,
+    *,
+    seller_microusd: int,
+    **sums: Any,
+) -> Settlement:
+    """`resolution`: what is billed; None: what was asked."""
+    spec = video.read_spec()
+    return Settlement(
+        id=entry.id,
+        kind=entry.kind,  # type: ignore[arg-type]  # a hold and its void cost nothing
+        at=entry.at,
+        end_user=video.end_user or "",
+        tenant_id=video.tenant_id,
+        key_id=video.key_id or "",
+        provider=attempt.provider,
+        model=video.model,
+        tier=candidate_of(plan, attempt).tier,
+        operation=spec.operation,
+        resolution=resolution or spec.resolution,
+        rule=plan.rule,
+        outcome=outcome,
+        seller_microusd=seller_microusd,
+        assumed_microusd=0 if attempt.cost_stated else seller_microusd,
+        metadata=None if video.metadata is None else video.metadata.decode(),
+        **sums,
+    )
 
 
 def _entry(

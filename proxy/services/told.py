@@ -25,6 +25,9 @@ def tell(house: House, video: Video, moved: Moved) -> None:
     for reason, microusd in moved.absorbed:
         metrics.absorbed(reason=reason, microusd=microusd)
         _log.warning("cost.absorbed", video=video.id, reason=reason, microusd=microusd)
+    for provider in moved.differing:
+        metrics.cost_differs(provider=provider)
+        _log.warning("cost.differs", video=video.id, provider=provider)
     if moved.charged_microusd:
         metrics.charged(tenant=tenant, model=video.model, microusd=moved.charged_microusd)
     if moved.ended is not None:

@@ -3,16 +3,51 @@
 from collections.abc import Iterator
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, or_, select
 
 from proxy.store.base import Statement, Tx, as_structs
-from proxy.store.tables import ledger_postings, ledger_transactions, videos
+from proxy.store.tables import ledger_postings, ledger_transactions, settlements, videos
 
+_span = and_(ledger_transactions.c.at >= bindparam("start"), ledger_transactions.c.at < bindparam("end"))
 _UNBALANCED = Statement(
     select(ledger_postings.c.transaction_id, func.sum(ledger_postings.c.amount_microusd))
+    .join(ledger_transactions, ledger_transactions.c.id == ledger_postings.c.transaction_id)
+    .where(_span)
     .group_by(ledger_postings.c.transaction_id)
     .having(func.sum(ledger_postings.c.amount_microusd) != 0)
     .order_by(ledger_postings.c.transaction_id)
+)
+
+
+def _posted(accounts: str, sign: int = 1) -> ColumnElement[int]:
+    """What the postings of a transaction sum to on such accounts."""
+    amount = sign * ledger_postings.c.amount_microusd
+    return func.coalesce(func.sum(case((ledger_postings.c.account.like(accounts), amount), else_=0)), 0)
+
+
+_settled = settlements.c
+_off = (
+    func.abs(_posted("tenant:%:spend") - func.coalesce(_settled.charged_microusd - _settled.refunded_microusd, 0))
+    + func.abs(_posted("provider:%:payable", -1) - func.coalesce(_settled.seller_microusd, 0))
+    + func.abs(_posted("tenant:%:markup", -1) - func.coalesce(_settled.markup_microusd, 0))
+    + func.abs(_posted("absorbed:%") - func.coalesce(_settled.absorbed_microusd, 0))
+)
+_UNLIKE_SETTLED = Statement(
+    select(ledger_transactions.c.id, _off)
+    .outerjoin(settlements, _settled.id == ledger_transactions.c.id)
+    .outerjoin(ledger_postings, ledger_postings.c.transaction_id == ledger_transactions.c.id)
+    .where(_span, ledger_transactions.c.kind.in_(["post", "bill", "absorb", "refund"]))
+    .group_by(
+        ledger_transactions.c.id,
+        _settled.id,
+        _settled.charged_microusd,
+        _settled.refunded_microusd,
+        _settled.seller_microusd,
+        _settled.markup_microusd,
+        _settled.absorbed_microusd,
+    )
+    .having(or_(_off != 0, _settled.id.is_(None)))
+    .order_by(ledger_transactions.c.id)
 )
 _spent = func.sum(case((ledger_postings.c.account.like("tenant:%:spend"), ledger_postings.c.amount_microusd), else_=0))
 _CHARGES = Statement(
@@ -79,9 +114,14 @@ class ChargeRow(msgspec.Struct, frozen=True):
     hold_microusd: int
 
 
-def unbalanced(tx: Tx) -> list[tuple[str, int]]:
-    """Transactions whose postings do not sum to zero, and what they sum to."""
-    return [(row[0], int(row[1])) for row in tx.rows(_UNBALANCED)]
+def unbalanced(tx: Tx, *, start: int, end: int) -> list[tuple[str, int]]:
+    """Transactions of `[start, end)` whose postings do not sum to zero, and what they sum to."""
+    return [(row[0], int(row[1])) for row in tx.rows(_UNBALANCED, start=start, end=end)]
+
+
+def unlike_settled(tx: Tx, *, start: int, end: int) -> list[tuple[str, int]]:
+    """Costs of `[start, end)` of which reports tell otherwise than the postings: by how much, all sides together."""
+    return [(row[0], int(row[1])) for row in tx.rows(_UNLIKE_SETTLED, start=start, end=end)]
 
 
 def charges(tx: Tx, *, page: int = 1000) -> Iterator[ChargeRow]:

@@ -5,7 +5,9 @@ Times are whole microseconds since the epoch, UTC; money is whole micro-dollars;
 as msgspec writes it. One text for SQLite and PostgreSQL.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, and_
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, and_, or_
 
 metadata = MetaData()
 
@@ -13,7 +15,11 @@ BigInt = BigInteger().with_variant(Integer, "sqlite")
 """64 bits on both; STRICT tables of SQLite know no BIGINT."""
 
 
-def _table(name: str, *columns: Column[object] | Index) -> Table:
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text in the order of its code points, on both: pages go on where the last one ended."""
+
+
+def _table(name: str, *columns: Column[Any] | Index) -> Table:
     return Table(name, metadata, *columns, sqlite_strict=True)
 
 
@@ -167,6 +173,22 @@ attempts = _table(
     Index("attempts_by_start", "started_at"),
 )
 
+cost_is_unknown = or_(
+    attempts.c.state.in_(["unknown", "lost"]),  # whatever the seller said at accept
+    and_(
+        attempts.c.cost_microusd.is_(None),
+        or_(
+            attempts.c.state.in_(["refused", "failed"]),
+            and_(attempts.c.state == "done", attempts.c.bearer.is_not(None)),  # one being copied has its price to come
+        ),
+    ),
+)
+Index(
+    "attempts_of_unknown_cost",
+    attempts.c.started_at,
+    sqlite_where=cost_is_unknown,
+    postgresql_where=cost_is_unknown,
+)
 _in_flight = attempts.c.state.in_(["sending", "running"])
 Index(
     "attempts_in_flight",
@@ -236,7 +258,7 @@ idempotency = _table(
 ledger_transactions = _table(
     "ledger_transactions",
     Column("id", Text, primary_key=True),  # `<video>/<attempt>/<kind>`: a repeat cannot be written
-    Column("kind", Text, nullable=False),  # hold, post, bill, void or absorb
+    Column("kind", Text, nullable=False),  # hold, post, bill, void, absorb or refund
     Column("video_id", Text, nullable=False),
     Column("attempt_no", BigInt, nullable=False),
     Column("at", BigInt, nullable=False),
@@ -252,6 +274,7 @@ ledger_transactions = _table(
     Column("quantity", BigInt),  # of a charge: policy.prices.Tariff, by which it can be worked out again
     Column("unit_usd", Text),
     Column("fixed_usd", Text),
+    Column("reason", Text),  # of a refund: why
     Index("ledger_by_time", "at"),
     Index("ledger_by_tenant", "tenant_id", "at"),
 )
@@ -261,6 +284,76 @@ ledger_postings = _table(
     Column("transaction_id", Text, ForeignKey("ledger_transactions.id"), primary_key=True),
     Column("account", Text, primary_key=True),
     Column("amount_microusd", BigInt, nullable=False),
+)
+
+_DIMENSIONS = (
+    "tenant_id",
+    "key_id",
+    "provider",
+    "model",
+    "tier",
+    "operation",
+    "resolution",
+    "rule",  # of the YAML, by which the offers were chosen
+    "outcome",  # store.settlements.OUTCOMES
+)
+_SUMS = (
+    "charged_microusd",  # to the tenant
+    "seller_microusd",  # what the seller took
+    "assumed_microusd",  # the part of it that no seller has stated
+    "markup_microusd",
+    "absorbed_microusd",
+    "refunded_microusd",
+    "at_first_microusd",  # what the same film would have cost the tenant at the plan's first offer
+    "at_dearest_microusd",  # and at the dearest that could have made it
+)
+
+settlements = _table(
+    "settlements",  # what reports sum: one row for each transaction that is a cost, beside its postings
+    Column("id", Key, primary_key=True),  # the transaction's
+    Column("kind", Text, nullable=False),  # post, bill, absorb or refund
+    Column("at", BigInt, nullable=False),
+    Column("end_user", Key, nullable=False),  # end_users.surrogate; empty: none, as with all that follows
+    *(Column(name, Key, nullable=False) for name in _DIMENSIONS),
+    Column("seconds", BigInt, nullable=False),  # of delivered film that are billed
+    *(Column(name, BigInt, nullable=False) for name in _SUMS),
+    Column("expected_microusd", BigInt),  # what the seller's price makes, where the seller stated a cost of its own
+    Column("differs", BigInt, nullable=False),  # 1: by more than the tolerance
+    Column("metadata", Key),  # the client's pairs as JSON; emptied when the video's are
+    Index("settlements_by_time", "at"),
+    Index("settlements_by_end_user", "tenant_id", "end_user", "at"),
+)
+Index(
+    "settlements_that_differ",
+    settlements.c.at,
+    sqlite_where=settlements.c.differs == 1,
+    postgresql_where=settlements.c.differs == 1,
+)
+
+spend_days = _table(
+    "spend_days",  # the sums of settlements by day, up to the fact `folded_until`
+    Column("day", BigInt, primary_key=True, autoincrement=False),  # since the epoch, UTC
+    *(Column(name, Key, primary_key=True) for name in _DIMENSIONS),
+    Column("videos", BigInt, nullable=False),
+    Column("seconds", BigInt, nullable=False),
+    *(Column(name, BigInt, nullable=False) for name in _SUMS),
+)
+
+closings = _table(
+    "closings",  # months in which nothing is written any more; a trigger on the ledger sees to it
+    Column("month", Text, primary_key=True),  # as in 2026-11, UTC
+    Column("ends_at", BigInt, nullable=False),
+    Column("closed_at", BigInt, nullable=False),
+    Column("actor", Text, nullable=False),
+)
+
+statements = _table(
+    "statements",  # what a tenant was told to pay for a closed month
+    Column("number", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("month", Text, ForeignKey("closings.month"), nullable=False),
+    Column("document", LargeBinary, nullable=False),  # services.statements.Statement
+    Index("statements_by_tenant", "tenant_id", "month", unique=True),
 )
 
 admin_log = _table(
@@ -275,5 +368,5 @@ admin_log = _table(
     Column("reason", Text),
 )
 
-APPEND_ONLY = ("ledger_transactions", "ledger_postings", "admin_log")
+APPEND_ONLY = ("ledger_transactions", "ledger_postings", "admin_log", "closings", "statements")
 """Tables whose rows are never changed; triggers see to it."""

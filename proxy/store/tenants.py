@@ -1,12 +1,13 @@
 """Tenants, their keys and end users, the facts of this database, and the log of what admins change."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Text, bindparam, delete, insert, or_, select, update
 
 from proxy.core.tenant import Tenant
-from proxy.store.base import Statement, Tx, as_structs, fields_of
+from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
 from proxy.store.tables import admin_log, api_keys, end_users, facts, tenants
 
 _TENANT = Tenant.__struct_fields__
@@ -190,6 +191,18 @@ def end_user_name(tx: Tx, tenant_id: str, surrogate: str) -> str | None:
     """The name behind a surrogate; None once erased."""
     row = tx.one(_USER_NAME, tenant_id=tenant_id, surrogate=surrogate)
     return None if row is None else row[0]
+
+
+_USER_NAMES = Statement(
+    select(end_users.c.surrogate, end_users.c.name).where(
+        end_users.c.tenant_id == bindparam("tenant_id"), end_users.c.surrogate.in_(several_ids())
+    )
+)
+
+
+def end_user_names(tx: Tx, tenant_id: str, surrogates: Sequence[str]) -> dict[str, str | None]:
+    """The same for many of one tenant."""
+    return {row[0]: row[1] for row in of_several(tx, _USER_NAMES, surrogates, tenant_id=tenant_id)}
 
 
 _FORGET_NAME = Statement(

@@ -10,7 +10,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
 from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
-from proxy.store.tables import BigInt, attempts, end_users, idempotency, videos, work
+from proxy.store.tables import BigInt, attempts, end_users, idempotency, settlements, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
 _plan_of = msgspec.json.Decoder(Plan)
@@ -248,6 +248,11 @@ _HIDE = Statement(
         footage=case((videos.c.file_removed_at.is_not(None), null()), else_=videos.c.footage),
     )
 )
+_FORGET_PAIRS = Statement(
+    update(settlements)
+    .where(settlements.c.id > bindparam("from_id"), settlements.c.id < bindparam("to_id"))
+    .values(metadata=None)
+)
 _FORGET_LINKS = Statement(
     update(attempts)
     .where(attempts.c.video_id == bindparam("of_video"), attempts.c.state != "done")
@@ -303,6 +308,7 @@ def hide(tx: Tx, video_id: str, *, at: int) -> bool:
     A film that is there has expired with it, and what was measured goes when the file does (upkeep.py).
     """
     tx.run(_FORGET_LINKS, of_video=video_id)
+    tx.run(_FORGET_PAIRS, from_id=f"{video_id}/", to_id=f"{video_id}0")  # the character behind the stroke
     return bool(tx.run(_HIDE, video_id=video_id, at=at))
 
 

@@ -75,6 +75,10 @@ class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     store_used_bytes: dict[str, int]
     due_work: int
     """Rows of work that are due and that nobody has claimed."""
+    ledger_drift_microusd: int
+    """By how much the books differ in themselves, as far as they were compared."""
+    ledger_checked_at_us: int
+    """When they were compared; 0: not yet."""
     breakers: dict[str, int]
     """Offer to 0 closed, 1 half-open, 2 open, as this replica sees them."""
 
@@ -124,6 +128,8 @@ class _Snapshot(Collector):
             "reelay_store_free_bytes": summed(now.store_free_bytes, lambda s: closed(s, stores)),
             "reelay_store_used_bytes": summed(now.store_used_bytes, lambda s: closed(s, stores)),
             "reelay_due_work": {"": now.due_work},
+            "reelay_ledger_drift_usd": _usd({"": now.ledger_drift_microusd}),
+            "reelay_ledger_last_check_timestamp_seconds": {"": now.ledger_checked_at_us / _MICRO},
             "reelay_breaker_state": _worst(now.breakers),
         }
 
@@ -160,6 +166,16 @@ _FROM_DATABASE: Final[tuple[tuple[str, str, list[str]], ...]] = (
         ["store"],
     ),
     ("reelay_store_used_bytes", "Bytes used on the disk of a store, by whomever, measured at the scrape.", ["store"]),
+    (
+        "reelay_ledger_drift_usd",
+        "By how much postings, holds and reports differ, as far as they were compared; `reelay audit` says where.",
+        [],
+    ),
+    (
+        "reelay_ledger_last_check_timestamp_seconds",
+        "When the books were last compared, by the database at the scrape; 0 if never.",
+        [],
+    ),
     ("reelay_due_work", "Rows of work that are due and unclaimed, by the database at the scrape.", []),
     (
         "reelay_breaker_state",
@@ -340,6 +356,13 @@ class Metrics:
             at_most=10,
             sheds=(),
         )
+        self._cost_differences = self._counters(
+            "reelay_cost_differences_total",
+            "Deliveries whose seller says it took another amount than its price makes, beyond the tolerance.",
+            {"provider": providers},
+            at_most=60,
+            sheds=("provider",),
+        )
         bounds = frozenset(f"{scope}_{period}" for scope in named(BudgetScope) for period in named(Period))
         self._budget_rejections = self._counters(
             "reelay_budget_rejections_total",
@@ -452,6 +475,9 @@ class Metrics:
     def absorbed(self, *, reason: str, microusd: int) -> None:
         """`reason` is the ledger account's second part."""
         self._absorbed.child(reason).inc(microusd / _MICRO)
+
+    def cost_differs(self, *, provider: str) -> None:
+        self._cost_differences.child(provider).inc()
 
     def budget_rejected(self, *, tenant: str, reason: str) -> None:
         """`reason` is scope and period of the budget, as in `end_user_month`."""

@@ -64,6 +64,8 @@ def busy_metrics() -> Metrics:
             store_free_bytes={"files": 1},
             store_used_bytes={"files": 1},
             due_work=1,
+            ledger_drift_microusd=0,
+            ledger_checked_at_us=1,
             breakers={"one/model": 2},
         )
     )
@@ -84,6 +86,8 @@ def read_from_the_database() -> set[str]:
             store_free_bytes={"files": 1},
             store_used_bytes={"files": 1},
             due_work=1,
+            ledger_drift_microusd=0,
+            ledger_checked_at_us=1,
             breakers={"one/model": 2},
         )
     )

@@ -3,7 +3,9 @@
 import pytest
 
 from proxy.services.allowances import BudgetWish, Treasurer
-from proxy.services.audit import Audit, go_through
+from proxy.services.audit import CHECKED_AT, DRIFT, Audit, go_through
+from proxy.services.folding import fold
+from proxy.store.tenants import fact
 from tests.databases import Database
 from tests.services.rehearsal import TENANT, FalOrder, Rehearsal
 
@@ -41,6 +43,10 @@ async def test_good_books_leave_no_doubt(house: Rehearsal) -> None:
         ("update videos set hold_microusd = 5", {"charge"}),
         ("update videos set hold = 'void'", {"end"}),
         ("update videos set hold = 'held'", {"end", "held"}),
+        ("update settlements set charged_microusd = charged_microusd + 5", {"settlement", "day"}),
+        ("delete from settlements", {"settlement", "day"}),
+        ("update spend_days set seconds = seconds + 1", {"day"}),
+        ("update spend_days set day = day + 1", {"day"}),
         (
             "insert into ledger_postings select id, 'adjustments', 7 from ledger_transactions where kind = 'post'",
             {"unbalanced"},
@@ -51,6 +57,8 @@ async def test_whatever_was_changed_is_named(
     house: Rehearsal, database: Database, change: str, found: set[str]
 ) -> None:
     await delivered(house)
+    house.clock.move(3600)
+    await fold(house.house.store)
     database.write(change)
     assert {doubt.what for doubt in (await audited(house)).doubts} == found
 
@@ -66,3 +74,17 @@ async def test_charge_that_does_not_follow_from_its_price_is_named(house: Rehear
     [charge] = [doubt for doubt in (await audited(house)).doubts if doubt.what == "charge"]
     assert charge.subject == f"{video_id}/1/post/again"
     assert charge.detail == "$0.000000 was charged; quantity and unit price make $1.213600"
+
+
+async def test_drift_is_what_an_audit_found_until_the_next(house: Rehearsal, database: Database) -> None:
+    async def told(name: str) -> int:
+        return int(await house.house.store.read(lambda tx: fact(tx, name)) or 0)
+
+    await delivered(house)
+    database.write("update settlements set charged_microusd = charged_microusd + 5")
+    await audited(house)
+    assert (await told(DRIFT), await told(CHECKED_AT)) == (5, house.clock())
+    database.write("update settlements set charged_microusd = charged_microusd - 5")
+    house.clock.move(60)
+    await audited(house)
+    assert (await told(DRIFT), await told(CHECKED_AT)) == (0, house.clock())

@@ -68,7 +68,7 @@ async def _in_one(house: Rehearsal, video_id: str, act: Callable[[Tx, Video, lis
 
 def _complete(tx: Tx, video: Video, attempts: list[Attempt], moved: Moved) -> None:
     assert videos.complete(tx, video.id, 1, FOOTAGE, at=tx.now_us, expires_at=tx.now_us + 1)
-    settle.complete(tx, video, video.read_spec(), attempts[0], FOOTAGE, moved)
+    settle.complete(tx, video, video.read_spec(), attempts[0], FOOTAGE, moved, tolerance="0.01")
 
 
 def _fail(code: str) -> Callable[[Tx, Video, list[Attempt], Moved], bool]:
@@ -106,7 +106,7 @@ async def test_completed_video_is_charged_once_whatever_asks_again(house: Rehear
     charged = await house.balances()
 
     def again(tx: Tx, video: Video, attempts: list[Attempt], moved: Moved) -> None:
-        settle.complete(tx, video, video.read_spec(), attempts[0], FOOTAGE, moved)
+        settle.complete(tx, video, video.read_spec(), attempts[0], FOOTAGE, moved, tolerance="0.01")
 
     with pytest.raises(RuntimeError, match="ended before"):
         await _in_one(house, video_id, again)
@@ -119,7 +119,7 @@ async def test_hold_that_was_posted_is_not_posted_for_another_attempt(house: Reh
     charged = await house.balances()
 
     def other(tx: Tx, video: Video, attempts: list[Attempt], moved: Moved) -> None:
-        settle.complete(tx, video, video.read_spec(), attempts[1], FOOTAGE, moved)
+        settle.complete(tx, video, video.read_spec(), attempts[1], FOOTAGE, moved, tolerance="0.01")
 
     with pytest.raises(RuntimeError, match="ended before"):
         await _in_one(house, video_id, other)

@@ -12,6 +12,8 @@ from proxy.core.tenant import Tenant
 from proxy.core.video import Footage
 from proxy.store.base import Store, Tx
 from proxy.store.ledger import Entry, entry_id
+from proxy.store.settlements import Settlement
+from proxy.store.settlements import insert_many as insert_settlements
 from proxy.store.tenants import ApiKey
 from proxy.store.videos import Video, encode, insert_attempt, insert_many
 from tests.policy.policies import make_candidate, make_spec
@@ -128,6 +130,29 @@ def make_entry(**fields: Any) -> Entry:
     }
     values = defaults | fields
     return Entry(**{"id": entry_id(values["video_id"], values["attempt_no"], values["kind"])} | values)
+
+
+def make_settlement(**fields: Any) -> Settlement:
+    defaults: dict[str, Any] = {
+        "kind": "post",
+        "at": AT,
+        "end_user": "",
+        "tenant_id": "acme",
+        "key_id": "key_1",
+        "provider": "p",
+        "model": "seedance-2.0",
+        "tier": "standard",
+        "operation": "text-to-video",
+        "resolution": "720p",
+        "rule": "default",
+        "outcome": "delivered",
+    }
+    values = defaults | fields
+    return Settlement(**{"id": f"video_{values['at']}/1/{values['kind']}"} | values)
+
+
+async def add_settlements(store: Store, *rows: Settlement) -> None:
+    await store.write(lambda tx: insert_settlements(tx, rows))
 
 
 async def add_videos(store: Store, *rows: Video) -> None:

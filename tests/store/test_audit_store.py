@@ -4,7 +4,7 @@ import pytest
 
 from proxy.store import audit, ledger
 from proxy.store.base import Store, Tx
-from tests.store.rows import add_videos, make_entry, make_video
+from tests.store.rows import AT, add_settlements, add_videos, make_entry, make_settlement, make_video
 
 
 async def charged(store: Store, count: int) -> None:
@@ -35,7 +35,7 @@ async def test_every_charge_is_told_once_whatever_the_page(store: Store, page: i
 async def test_good_books_have_nothing_to_tell(store: Store) -> None:
     await charged(store, 2)
     await add_videos(store, make_video(id="video_live"))
-    assert await store.read(audit.unbalanced) == []
+    assert await store.read(lambda tx: audit.unbalanced(tx, start=0, end=AT + 1)) == []
     assert await store.read(audit.unlike_their_ends) == []
 
 
@@ -44,3 +44,18 @@ async def test_video_without_its_end_and_end_without_its_video_are_told(store: S
     await add_videos(store, make_video(id="video_bare", hold="posted", charged_microusd=7))
     found = await store.read(audit.unlike_their_ends)
     assert found == [("video_bare", "the video says posted and 7, the ledger None and None")]
+
+
+async def test_cost_of_which_reports_tell_otherwise_is_told_with_the_difference(store: Store) -> None:
+    await charged(store, 3)
+    good, bad = (
+        make_settlement(id=f"video_{n}/1/post", charged_microusd=charged, seller_microusd=7)
+        for n, charged in ((0, 7), (1, 9))
+    )
+    await add_settlements(store, good, bad)
+
+    async def unlike(start: int, end: int) -> list[tuple[str, int]]:
+        return await store.read(lambda tx: audit.unlike_settled(tx, start=start, end=end))
+
+    assert await unlike(0, AT + 1) == [("video_1/1/post", 2), ("video_2/1/post", 14)]
+    assert await unlike(AT + 1, AT + 2) == await unlike(0, AT) == []

@@ -107,11 +107,15 @@ ROWS = {
     "ledger_transactions": "INSERT INTO ledger_transactions (id, kind, video_id, attempt_no, at, tenant_id, model,"
     " book_hash, rules_hash) VALUES ('t', 'hold', 'v', 0, 1, 'acme', 'm', 'b', 'r')",
     "ledger_postings": "INSERT INTO ledger_postings VALUES ('t', 'credits:acme', -5)",
+    "closings": "INSERT INTO closings VALUES ('1969-12', 0, 1, 'cli')",
+    "statements": "INSERT INTO statements VALUES ('1969-12-1', 'acme', '1969-12', x'7b7d')",
     "admin_log": "INSERT INTO admin_log (id, at, actor, action, subject) VALUES ('a', 1, 'cli', 'x', 'y')",
 }
 CHANGES = {
     "ledger_transactions": "UPDATE ledger_transactions SET at = at",
     "ledger_postings": "UPDATE ledger_postings SET amount_microusd = 0",
+    "closings": "UPDATE closings SET ends_at = 0",
+    "statements": "UPDATE statements SET document = x''",
     "admin_log": "UPDATE admin_log SET reason = 'better so'",
 }
 
@@ -119,6 +123,7 @@ CHANGES = {
 @pytest.fixture
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(path)) as connection:
+        connection.execute("INSERT INTO tenants VALUES ('acme', 'Acme', '0', 0, 0, 1)")
         for sql in ROWS.values():
             connection.execute(sql)
         yield connection
@@ -136,7 +141,6 @@ def test_row_of_the_books_is_never_changed_nor_removed(connection: sqlite3.Conne
 def test_books_are_the_only_tables_that_refuse_a_change(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         triggers = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    assert sorted(triggers) == sorted(
-        (f"{table}_no_{verb}", table) for table in APPEND_ONLY for verb in ("update", "delete")
-    )
+    refused = [(f"{table}_no_{verb}", table) for table in APPEND_ONLY for verb in ("update", "delete")]
+    assert sorted(triggers) == sorted([*refused, ("ledger_transactions_no_closed", "ledger_transactions")])
     assert set(APPEND_ONLY) == set(ROWS) == set(CHANGES)

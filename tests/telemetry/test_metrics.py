@@ -68,6 +68,8 @@ def make_gauges(**given: Any) -> Gauges:
         "store_free_bytes": {},
         "store_used_bytes": {},
         "due_work": 0,
+        "ledger_drift_microusd": 0,
+        "ledger_checked_at_us": 0,
     }
     return Gauges(**(fields | given))
 
@@ -185,6 +187,9 @@ def test_money_is_shown_in_dollars() -> None:
     assert moved(metrics, lambda: metrics.absorbed(reason="overrun", microusd=250_000)) == {
         "reelay_absorbed_usd_total{reason=overrun}": 0.25
     }
+    assert moved(metrics, lambda: metrics.cost_differs(provider="provider-1")) == {
+        "reelay_cost_differences_total{provider=provider-1}": 1
+    }
 
 
 def test_a_late_poll_a_lost_lease_and_a_callback_count() -> None:
@@ -247,6 +252,8 @@ def test_a_snapshot_fills_the_gauges() -> None:
             store_free_bytes={"files": 10, "database": 20},
             store_used_bytes={"files": 1},
             due_work=7,
+            ledger_drift_microusd=2,
+            ledger_checked_at_us=1_500_000,
             breakers={"offer-0": 2},
         )
     )
@@ -254,7 +261,16 @@ def test_a_snapshot_fills_the_gauges() -> None:
         (name, *(value for _, value in labels)): number
         for (name, labels), number in series(metrics).items()
         if name.startswith(
-            ("reelay_videos", "reelay_video_old", "reelay_unk", "reelay_held", "reelay_st", "reelay_due", "reelay_br")
+            (
+                "reelay_videos",
+                "reelay_video_old",
+                "reelay_unk",
+                "reelay_held",
+                "reelay_st",
+                "reelay_due",
+                "reelay_br",
+                "reelay_led",
+            )
         )
     }
     assert shown == {
@@ -274,6 +290,8 @@ def test_a_snapshot_fills_the_gauges() -> None:
         ("reelay_store_free_bytes", "database"): 20,
         ("reelay_store_used_bytes", "files"): 1,
         ("reelay_due_work",): 7,
+        ("reelay_ledger_drift_usd",): 0.000002,
+        ("reelay_ledger_last_check_timestamp_seconds",): 1.5,
         ("reelay_breaker_state", "offer-0"): 2,
     }
 
@@ -319,6 +337,7 @@ def send_strangers(metrics: Metrics, *, many: int) -> None:
         metrics.charged(tenant=f"user-{i}", model=f"made-up-{i}", microusd=1)
         metrics.seller_cost(provider=f"made-up-{i}", model=f"made-up-{i}", outcome=f"made-up-{i}", microusd=1)
         metrics.absorbed(reason=f"made-up-{i}", microusd=1)
+        metrics.cost_differs(provider=f"made-up-{i}")
         metrics.poll_lag(provider=f"made-up-{i}", seconds=0.1)
         metrics.callbacks(provider=f"made-up-{i}", outcome=f"made-up-{i}")
     made_up = {f"made-up-{i}": 1 for i in range(many)}
@@ -366,6 +385,8 @@ def saturate_providers(metrics: Metrics, providers: list[str], models: list[str]
         metrics.fallback(from_provider=from_provider, to_provider=to_provider, reason=reason)
     for provider, model, outcome in product(providers, models, words(CostOutcome)):
         metrics.seller_cost(provider=provider, model=model, outcome=outcome, microusd=1)
+    for provider in providers:
+        metrics.cost_differs(provider=provider)
     for provider, outcome in product(providers, words(CallbackOutcome)):
         metrics.callbacks(provider=provider, outcome=outcome)
 

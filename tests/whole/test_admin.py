@@ -185,7 +185,7 @@ async def test_erased_end_user_leaves_a_bill_and_no_name(shop: Company) -> None:
     assert (row["reason"], name in str(row)) == ("a request by letter", False)
     refused(await shop.client.post(path, json=wish), 404, "not_found", "end_user_id")
     spent = (await team.client.get("/v1/spend", params={"group_by": "end_user"})).json()["data"]
-    assert {line["end_user"]: line["videos"] for line in spent}[None] == 1
+    assert {line["end_user"]: line["videos"] for line in spent}[f"erased-{erased['end_user']}"] == 1
 
 
 BAD_KEYS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {

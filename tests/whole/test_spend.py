@@ -17,14 +17,25 @@ from tests.whole.company import Company, Team, open_company, refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COLUMNS = ["videos", "charged_usd", "seller_usd", "assumed_usd", "markup_usd", "absorbed_usd", "unknown_costs"]
+SUMS = [
+    "charged_usd",
+    "refunded_usd",
+    "seller_usd",
+    "assumed_usd",
+    "markup_usd",
+    "absorbed_usd",
+    "at_first_usd",
+    "at_dearest_usd",
+    "held_usd",
+]
+COLUMNS = ["videos", "seconds", *SUMS, "unknown_costs"]
 
 ORDERS: dict[str, list[dict[str, Any]]] = {
     "red": [
-        {"model": "evolink/seedance-2.0", "end_user_id": "u-1"},
+        {"model": "evolink/seedance-2.0", "end_user_id": "u-1", "metadata": {"team": "ads", "id": "7"}},
         {"model": "evolink/seedance-2.0", "end_user_id": "u-1", "resolution": "480p", "content_filter": False},
-        {"model": "shortapi/seedance-2.0", "end_user_id": "u-2"},
-        {"model": "runflow/seedance-2.0", "resolution": "480p"},
+        {"model": "shortapi/seedance-2.0", "end_user_id": "u-2", "metadata": {"team": "web"}},
+        {"model": "runflow/seedance-2.0", "resolution": "480p", "metadata": {"team": "ads"}},
         {"model": "fal/seedance-2.0", "end_user_id": "u-2", "resolution": "480p", "tier": "fast"},
         {"prompt": "[fault:moderation]", "end_user_id": "u-3"},
         {"prompt": "[fault:render_failed]", "end_user_id": "u-3", "resolution": "480p"},
@@ -99,7 +110,9 @@ async def test_totals_are_the_bills_and_what_sellers_took(shop: Company, bought:
 
 async def test_charge_is_sellers_price_and_markup_less_what_was_absorbed(shop: Company, bought: Bought) -> None:
     for line in await report(shop, group_by="tenant,end_user,provider,model,day"):
-        charged, seller, assumed, markup, absorbed = (micro(line[name]) for name in COLUMNS[1:6])
+        charged, seller, assumed, markup, absorbed = (
+            micro(line[name]) for name in ("charged_usd", "seller_usd", "assumed_usd", "markup_usd", "absorbed_usd")
+        )
         assert charged + absorbed == seller + markup, line
         states_its_cost = line["provider"] in {"runflow", "shortapi"}
         assert assumed == (0 if states_its_cost else seller), "two sellers name no dollars: their price list speaks"
@@ -109,18 +122,21 @@ async def test_charge_is_sellers_price_and_markup_less_what_was_absorbed(shop: C
 @pytest.mark.parametrize(
     "groups",
     ["tenant", "end_user", "provider", "model", "day", "tenant,end_user", "provider,day", "end_user,tenant,model",
-     "tenant,end_user,provider,model,day"],
+     "tenant,end_user,provider,model,day", "key", "tier", "rule", "operation", "resolution", "outcome", "month",
+     "metadata.team", "metadata.nothing", "tenant,metadata.team,provider", "end_user,metadata.team", "day,rule,tier"],
 )  # fmt: skip
 async def test_groups_partition_the_whole(shop: Company, bought: Bought, groups: str) -> None:
     """An end user's name says little without its tenant's, so that is added where all tenants are reported."""
     assert bought.jobs
     answer = (await shop.client.get("/admin/reports/spend", params={"group_by": groups})).json()
     lines, names = answer["data"], answer["group_by"]
-    assert names == (["tenant", "end_user"] if groups == "end_user" else groups.split(","))
+    added = "end_user" in groups and "tenant" not in groups
+    assert names == ["tenant"] * added + groups.split(",")
+    assert (answer["has_more"], answer["next"]) == (False, None)
     keys = [tuple(line[name] for name in names) for line in lines]
     assert len(set(keys)) == len(keys)
     assert all(set(line) == {*names, *COLUMNS} for line in lines)
-    for column in COLUMNS[1:6]:
+    for column in SUMS:
         assert sum(micro(line[column]) for line in lines) == sum(micro(line[column]) for line in await report(shop))
     assert sum(line["videos"] for line in lines) == 7
 
@@ -133,6 +149,47 @@ async def test_end_users_and_providers_are_told_apart(shop: Company, bought: Bou
     }  # fmt: skip
     of_blue = await report(shop, group_by="end_user", tenant=bought.blue.id)
     assert [(line["end_user"], line["videos"]) for line in of_blue] == [("u-1", 2)]
+
+
+async def test_spend_is_told_by_the_clients_own_metadata(shop: Company, bought: Bought) -> None:
+    lines = await report(shop, group_by="metadata.team", tenant=bought.red.id)
+    assert [(line["metadata.team"], line["videos"], line["seller_usd"]) for line in lines] == [
+        (None, 2, "0.854360"),
+        ("ads", 2, "1.356400"),
+        ("web", 1, "0.960000"),
+    ]
+
+
+async def test_every_way_to_group_tells_its_own_names(shop: Company, bought: Bought) -> None:
+    async def told(group: str) -> dict[str | None, int]:
+        lines = await report(shop, group_by=group, tenant=bought.red.id)
+        return {line[group]: line["videos"] for line in lines}
+
+    assert await told("tier") == {"standard": 4, "fast": 1}
+    assert await told("resolution") == {"480p": 3, "720p": 2}
+    assert await told("operation") == {"text-to-video": 5}
+    assert await told("outcome") == {"delivered": 5}
+    assert await told("month") == {f"{datetime.now(UTC):%Y-%m}": 5}
+    [key] = await told("key")
+    assert str(key).startswith("key_")
+
+
+@pytest.mark.parametrize("groups", ["end_user", "tenant,day", "metadata.team", "provider,end_user", "metadata.id,day"])
+async def test_pages_are_the_whole_cut_in_pieces(shop: Company, bought: Bought, groups: str) -> None:
+    assert bought.jobs
+    whole = await report(shop, group_by=groups)
+    lines: list[dict[str, Any]] = []
+    query, pages = {"group_by": groups, "limit": "1"}, 0
+    while True:
+        page = (await shop.client.get("/admin/reports/spend", params=query)).json()
+        lines += page["data"]
+        pages += 1
+        assert page["has_more"] == (page["next"] is not None)
+        if page["next"] is None:
+            break
+        query["after"] = page["next"]
+    assert lines == whole
+    assert pages > 1
 
 
 async def test_csv_is_the_json(shop: Company, bought: Bought) -> None:
@@ -177,6 +234,9 @@ async def test_days_bound_the_report(shop: Company, bought: Bought) -> None:
         ({"group_by": "tenant;drop table videos"}, "group_by"), ({"start": "yesterday"}, "start"),
         ({"start": "2026-02-30"}, "start"), ({"end": "2026-13-01"}, "end"), ({"start": "0000-01-01"}, "start"),
         ({"start": "2026-11-02", "end": "2026-11-02"}, "end"), ({"start": "2026-11-02", "end": "2026-11-01"}, "end"),
+        ({"group_by": "metadata."}, "group_by"), ({"group_by": 'metadata.a"b'}, "group_by"),
+        ({"group_by": "metadata.a,metadata.b"}, "group_by"), ({"limit": "0"}, "limit"), ({"limit": "x"}, "limit"),
+        ({"limit": "10001"}, "limit"), ({"after": "nonsense"}, "after"), ({"after": "WyJhIiwiYiJd"}, "after"),
         ({"format": "xlsx"}, "format"), ({"format": ""}, "format"),
     ],
 )  # fmt: skip
@@ -205,3 +265,24 @@ async def test_days_at_the_ends_of_time_do_no_harm(shop: Company, day: str) -> N
     start = await shop.client.get("/admin/reports/spend", params={"start": day})
     end = await shop.client.get("/admin/reports/spend", params={"start": "0001-01-01", "end": day})
     assert {start.status_code, end.status_code} <= {200, 400}
+
+
+async def test_savings_are_against_the_first_and_the_dearest_seller(shop: Company, bought: Bought) -> None:
+    """Each was pinned to its seller, which is the first of its plan and the only one."""
+    assert bought.jobs
+    [line] = await report(shop, group_by="rule")
+    assert line["at_first_usd"] == line["at_dearest_usd"] == line["charged_usd"]
+    saver = await shop.found("saver", "videos")
+    free = await saver.client.post("/v1/videos/quote", json={"prompt": "a paper boat"})
+    prices = [micro(one["price_usd"]) for one in free.json()["candidates"]]
+    video = await _end(saver, {"metadata": {"team": "savers"}})
+    lines = await report(shop, group_by="metadata.team", tenant=saver.id)
+    [saved] = lines
+    assert saved["metadata.team"] == "savers"
+    assert saved["at_first_usd"] == saved["charged_usd"] == video["usage"]["cost_usd"]
+    assert micro(saved["at_dearest_usd"]) == max(prices) > micro(saved["charged_usd"])
+    await saver.client.delete(f"/v1/videos/{video['id']}")
+    lines = await report(shop, group_by="metadata.team", tenant=saver.id)
+    assert [(line["metadata.team"], line["videos"]) for line in lines] == [(None, 1)], (
+        "who deletes a video deletes what it was called, not what it cost"
+    )
