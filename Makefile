@@ -6,7 +6,7 @@ export UV_PYTHON_PREFERENCE := only-system
 UV := .venv-tools/bin/uv
 BIN := .venv/bin
 
-.PHONY: serve demo test test-all check bench lock clean
+.PHONY: serve demo test test-all check bench bench-full lock clean
 
 serve: .venv/.ready
 	$(BIN)/reelay serve --sandbox
@@ -48,6 +48,9 @@ check: .venv/.ready
 
 bench: .venv/.ready
 	$(BIN)/python -m tests.bench
+
+bench-full: .venv/.ready
+	$(BIN)/python -m tests.bench.finance
 
 lock: .venv-tools/.ready
 	$(UV) lock
