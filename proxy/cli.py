@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from proxy import housework, verbs
+from proxy import bookkeeping, housework, verbs
 from proxy.core.errors import ConfigError, ReelayError
 from proxy.explain import explain
 from proxy.settings import WithFiles, read_settings
@@ -242,8 +242,11 @@ for command in (
     verbs.keys,
     verbs.budgets,
     verbs.attempts,
-    verbs.report,
-    verbs.audit,
+    bookkeeping.report,
+    bookkeeping.statements,
+    bookkeeping.refund,
+    bookkeeping.audit,
+    bookkeeping.log,
     housework.prune,
     housework.backup,
 ):

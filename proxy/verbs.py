@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
@@ -11,11 +11,10 @@ import rich_click as click
 
 from proxy.core.attempt import AttemptState
 from proxy.core.budget import BudgetScope, Period
-from proxy.core.errors import ConfigError, InvalidValue
 from proxy.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from proxy.services.report import SpendLine, SpendQuery
+    pass
 
 T = TypeVar("T")
 
@@ -23,7 +22,7 @@ ACTOR = "cli"
 """Who the admins' log names for what is done here."""
 
 SANDBOX = click.option("--sandbox", is_flag=True, help="Use the sandbox's own files.")
-_json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+JSON_OUTPUT = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def log_to_stderr() -> None:
@@ -33,7 +32,7 @@ def log_to_stderr() -> None:
     logs.configure("console", level="warning", stream=sys.stderr)
 
 
-def _with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) -> T:
+def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) -> T:
     """Runs against the database, beside a server that may have it open."""
     from proxy.opening import open_store  # noqa: PLC0415
 
@@ -50,10 +49,11 @@ def _with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) ->
 def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
     from proxy.opening import registrar  # noqa: PLC0415
 
-    return _with_store(sandbox, lambda store, settings: work(registrar(store, settings)))
+    return with_store(sandbox, lambda store, settings: work(registrar(store, settings)))
 
 
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """As a table, or JSON."""
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
         return
@@ -81,13 +81,13 @@ def tenants() -> None:
 
 @tenants.command("list")
 @SANDBOX
-@_json_output
+@JSON_OUTPUT
 def tenants_list(sandbox: bool, as_json: bool) -> None:
     """List them, the oldest first."""
     from proxy.api.admin import shown_tenant  # noqa: PLC0415
 
     found = _registered(sandbox, lambda registrar: registrar.tenants())
-    _print_rows([shown_tenant(tenant) for tenant in found], as_json=as_json)
+    print_rows([shown_tenant(tenant) for tenant in found], as_json=as_json)
 
 
 _tenant_options = [
@@ -153,7 +153,7 @@ def tenants_erase_end_user(tenant: str, name: str, reason: str | None, sandbox: 
         storage = open_storage(settings.storage_url)
         return erase_end_user(store, storage, time_hex, lambda *_: None, actor=ACTOR, tenant=tenant, wish=wish)
 
-    erased = _with_store(sandbox, erase)
+    erased = with_store(sandbox, erase)
     click.echo(f"{erased.videos} videos are erased; the ledger calls their end user {erased.end_user}.")
 
 
@@ -180,13 +180,13 @@ def keys_create(sandbox: bool, **wish: Any) -> None:
 @keys.command("list")
 @click.option("--tenant", help="Id or name; all without it.")
 @SANDBOX
-@_json_output
+@JSON_OUTPUT
 def keys_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
     """List keys by id; the keys themselves are kept nowhere."""
     from proxy.api.admin import shown_key  # noqa: PLC0415
 
     found = _registered(sandbox, lambda registrar: registrar.keys(tenant))
-    _print_rows([shown_key(key) for key in found], as_json=as_json)
+    print_rows([shown_key(key) for key in found], as_json=as_json)
 
 
 @keys.command("revoke")
@@ -208,7 +208,7 @@ def _allotted(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
     from proxy.core.ids import time_hex  # noqa: PLC0415
     from proxy.services.allowances import Treasurer  # noqa: PLC0415
 
-    return _with_store(sandbox, lambda store, _: work(Treasurer(store, store.clock, time_hex)))
+    return with_store(sandbox, lambda store, _: work(Treasurer(store, store.clock, time_hex)))
 
 
 def _shown_budget(allowance: Any) -> dict[str, Any]:
@@ -222,14 +222,14 @@ def _shown_budget(allowance: Any) -> dict[str, Any]:
 @budgets.command("list")
 @click.option("--tenant", help="Id or name; all without it.")
 @SANDBOX
-@_json_output
+@JSON_OUTPUT
 def budgets_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
     """List budgets, and how they stand."""
     found = _allotted(sandbox, lambda treasurer: treasurer.list(tenant))
     rows = [_shown_budget(one) for one in found]
     if not as_json:
         rows = [row | {"warn_at": " ".join(row["warn_at"])} for row in rows]
-    _print_rows(rows, as_json=as_json)
+    print_rows(rows, as_json=as_json)
 
 
 _warn_at = click.option("--warn-at", multiple=True, help='Share of the limit that is told of, such as "0.8"; several.')
@@ -303,14 +303,14 @@ def attempts() -> None:
 )
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="The most to show.")
 @SANDBOX
-@_json_output
+@JSON_OUTPUT
 def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
     """List attempts in a state, the oldest first; those of unknown end may have cost something."""
     from proxy.core.clock import system_clock  # noqa: PLC0415
     from proxy.services.overview import attempts_in  # noqa: PLC0415
 
-    found = _with_store(sandbox, lambda store, _: attempts_in(store, state, most=limit, now_us=system_clock()))
-    _print_rows([msgspec.to_builtins(line) for line in found], as_json=as_json)
+    found = with_store(sandbox, lambda store, _: attempts_in(store, state, most=limit, now_us=system_clock()))
+    print_rows([msgspec.to_builtins(line) for line in found], as_json=as_json)
 
 
 @attempts.command("resolve")
@@ -334,7 +334,7 @@ def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool | None
         # Click takes a flag that is required for a flag that was not set.
         raise click.UsageError("Missing option '--bought' / '--not-bought'.", click.get_current_context())
     finding = Finding(bought=bought, **found)
-    resolved = _with_store(
+    resolved = with_store(
         sandbox,
         lambda store, _: resolve(store, time_hex, actor=ACTOR, video_id=video, number=number, finding=finding),
     )
@@ -343,113 +343,3 @@ def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool | None
     click.echo(
         f"Attempt {number} of {video} is {resolved.attempt.state}, {told}; the video is {resolved.video.status}."
     )
-
-
-@click.command()
-@SANDBOX
-@_json_output
-def audit(sandbox: bool, as_json: bool) -> None:
-    """
-    Go through the books: balances, holds, budgets' counters, and every charge worked out again.
-
-    Exit code 1 where something is not as it has to be.
-    """
-    from proxy.services.audit import go_through  # noqa: PLC0415
-
-    found = _with_store(sandbox, lambda store, _: go_through(store))
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
-        click.echo(f"{found.charges} charges of ${found.charged_usd} were worked out again.")
-        _print_rows([msgspec.to_builtins(doubt) for doubt in found.doubts], as_json=False)
-    if found.doubts:
-        sys.exit(1)
-
-
-@click.group()
-def report() -> None:
-    """What was spent."""
-
-
-_span_options = [
-    click.option("--start", help="First day, UTC; without it the first of this month."),
-    click.option("--end", help="Day after the last, UTC; without it tomorrow."),
-    click.option("--tenant", help="Id or name; all without it."),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["table", "json", "csv"]),
-        default="table",
-        show_default=True,
-        help="How it is printed.",
-    ),
-]
-
-
-def _with_span(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_span_options):
-        command = option(command)
-    return command
-
-
-@report.command("spend")
-@click.option(
-    "--by",
-    default="tenant",
-    show_default=True,
-    help="A list of tenant, end_user, key, provider, model, tier, operation, resolution, rule, outcome, day, month, "
-    "metadata.KEY.",
-)
-@_with_span
-@SANDBOX
-def report_spend(by: str, form: str, sandbox: bool, **span: str | None) -> None:
-    """
-    Sum what was settled, exact to the micro-dollar.
-
-    What is held, and costs that nobody knows, stand in columns of their own. Savings: at_first_usd and at_dearest_usd
-    say what the delivered films would have cost at the first offer of their plan, and at the dearest that could have
-    made them; `--by rule` tells which rule saves.
-    """
-    from proxy.api.reports import as_csv, as_object  # noqa: PLC0415
-    from proxy.services.report import SpendPage  # noqa: PLC0415
-
-    async def sum_up(store: Any, _: Settings) -> None:
-        query, pages = await _spend_of(store, by, **span)
-        if form == "csv":
-            async for text in as_csv(query, pages):
-                click.echo(text, nl=False)
-            return
-        lines = [line async for page in pages for line in page]
-        whole = as_object(query, SpendPage(lines=lines, next=None))
-        if form == "json":
-            click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
-        else:
-            _print_rows(_without_empty(whole.data), as_json=False)
-
-    _with_store(sandbox, sum_up)
-
-
-def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A terminal is narrow: columns of nothing but zeros are left out."""
-    told = [name for name in (rows[0] if rows else ()) if any(row[name] not in {0, "0.000000"} for row in rows)]
-    return [{name: row[name] for name in told} for row in rows]
-
-
-async def _spend_of(
-    store: Any, by: str, start: str | None, end: str | None, tenant: str | None
-) -> "tuple[SpendQuery, AsyncIterator[list[SpendLine]]]":
-    from proxy.core.clock import system_clock  # noqa: PLC0415
-    from proxy.services.report import LINES_MOST, all_pages, read_query  # noqa: PLC0415
-    from proxy.store.tenants import find_tenant  # noqa: PLC0415
-
-    tenant_id = None
-    if tenant is not None:
-        found = await store.read(lambda tx: find_tenant(tx, tenant))
-        if found is None:
-            raise ConfigError(f"There is no tenant {tenant!r}.")
-        tenant_id = found.id
-    try:
-        query = read_query(by, start, end, tenant_id, now_us=system_clock(), limit=str(LINES_MOST))
-    except InvalidValue as exc:
-        raise ConfigError(str(exc).replace("'group_by'", "--by").replace(f"'{exc.param}'", f"--{exc.param}")) from exc
-    return query, all_pages(store, query)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.services.report import SPEND_COLUMNS
 from tests.office import Office, open_office
 
 
@@ -68,18 +67,6 @@ def test_end_user_is_erased_by_name(office: Office) -> None:
         (act,) = database.execute("SELECT * FROM admin_log WHERE action = 'end_user.erase'")
     assert {"cli", f"{tenant}/eu_1", "a letter"} <= set(act)
     assert "ann" not in act
-
-
-def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
-    office.says("tenants", "create", "films")
-    assert office.says("report", "spend") == "none\n"
-    header = f"tenant,day,{','.join(SPEND_COLUMNS)}\n"
-    assert office.says("report", "spend", "--by", "tenant,day", "--tenant", "films", "--format", "csv") == header
-    report = json.loads(
-        office.says("report", "spend", "--start", "2026-11-01", "--end", "2026-12-01", "--format", "json")
-    )
-    assert (report["start"], report["end"], report["data"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", [])
-    assert office.refuses("report", "spend", "--tenant", "nobody") == "There is no tenant 'nobody'."
 
 
 def test_attempt_that_is_not_there_cannot_be_resolved(office: Office) -> None:

@@ -1,6 +1,5 @@
 """`/admin`: tenants, keys, budgets, providers and attempts, for keys with the scope `admin`."""
 
-import re
 from typing import Any
 
 import msgspec
@@ -8,12 +7,11 @@ from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath
 
 from proxy.api.auth import authenticate
-from proxy.api.documents import read_json
+from proxy.api.documents import limit_of, read_json
 from proxy.api.schemas import BudgetObject, BudgetRemoved, EndUserErased, KeyObject, KeyRevoked, TenantObject
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import SECOND_US
-from proxy.core.errors import InvalidValue
 from proxy.core.money import usd_text
 from proxy.core.tenant import Tenant
 from proxy.services.accounts import KeyWish, Registrar, TenantChange
@@ -245,11 +243,9 @@ async def list_attempts(request: AnyRequest) -> Response[bytes]:
     """List attempts in a state, the oldest first: `?state=unknown` needs an operator's eye."""
     await authenticate(request, "admin")
     house = house_of(request)
-    most = request.query_params.get("limit", "100")
-    if not re.fullmatch("[0-9]{1,4}", most) or not 0 < int(most) <= 1000:
-        raise InvalidValue("'limit' must be a whole number from 1 to 1000.", param="limit")
+    most = limit_of(request.query_params.get("limit"), 100, 1000)
     found = await attempts_in(
-        house.store, request.query_params.get("state", "unknown"), most=int(most), now_us=house.clock()
+        house.store, request.query_params.get("state", "unknown"), most=most, now_us=house.clock()
     )
     return _json({"object": "list", "data": found})
 

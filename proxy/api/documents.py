@@ -35,6 +35,15 @@ class Meter:
             raise _too_large(self._max_bytes)
 
 
+def limit_of(text: str | None, usual: int, most: int) -> int:
+    """How many items are asked for. Raises InvalidValue."""
+    if text is None:
+        return usual
+    if not re.fullmatch("[0-9]{1,6}", text) or not 0 < int(text) <= most:
+        raise InvalidValue(f"'limit' must be a whole number from 1 to {most}.", param="limit")
+    return int(text)
+
+
 def refuse_length(announced: str | None, *, max_bytes: int) -> None:
     """Raises PayloadTooLarge for a Content-Length beyond `max_bytes`, before anything of the body is read."""
     if announced is not None and announced.isdecimal() and int(announced[:20]) > max_bytes:

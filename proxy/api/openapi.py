@@ -12,6 +12,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from proxy.api.asks import CreateBody
+from proxy.api.books import ActObject, DifferenceObject
 from proxy.api.reports import PARAMETERS
 from proxy.api.schemas import (
     BudgetObject,
@@ -28,12 +29,14 @@ from proxy.api.schemas import (
     VideoList,
     VideoObject,
 )
+from proxy.api.statements import ClosedMonth, ClosingWish, MonthStatements, RefundObject, StatementName
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyWish, TenantChange
 from proxy.services.allowances import BudgetChange, BudgetWish
 from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
+from proxy.services.refunds import RefundWish
 from proxy.services.report import GROUPS, PAIR, SpendLine
 from proxy.services.resolve import Finding
 
@@ -71,6 +74,15 @@ SHAPES: dict[str, Shape] = {
     "GET /v1/models/{model_id}": Shape(answers=ModelObject),
     "GET /v1/spend": Shape(answers=SpendLine, many=True, query=PARAMETERS),
     "GET /admin/reports/spend": Shape(answers=SpendLine, many=True, query=(*PARAMETERS, "tenant")),
+    "GET /v1/statements": Shape(answers=StatementName, many=True),
+    "GET /v1/statements/{month}": Shape(answers="application/json", query=("format",)),
+    "GET /admin/statements": Shape(answers=StatementName, many=True, query=("tenant",)),
+    "GET /admin/statements/{tenant}/{month}": Shape(answers="application/json", query=("format",)),
+    "GET /admin/months": Shape(answers=ClosedMonth, many=True),
+    "POST /admin/months/{month}/close": Shape(takes=ClosingWish, answers=MonthStatements),
+    "POST /admin/videos/{video}/refunds": Shape(takes=RefundWish, answers=RefundObject),
+    "GET /admin/log": Shape(answers=ActObject, many=True, query=("limit",)),
+    "GET /admin/differences": Shape(answers=DifferenceObject, many=True, query=("limit",)),
     "GET /admin/tenants": Shape(answers=TenantObject, many=True),
     "POST /admin/tenants": Shape(takes=TenantChange, answers=TenantObject),
     "PATCH /admin/tenants/{tenant}": Shape(takes=TenantChange, answers=TenantObject),
@@ -101,7 +113,10 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "group_by": (f"A list of {', '.join(GROUPS)}, {PAIR}KEY; separated by commas.", {"type": "string"}),
     "start": ("First day, UTC; without it the first of this month.", {"type": "string", "format": "date"}),
     "end": ("Day after the last, UTC; without it tomorrow.", {"type": "string", "format": "date"}),
-    "format": ("How the report is written.", {"type": "string", "enum": ["json", "csv"], "default": "json"}),
+    "format": (
+        "How it is written; of a statement also html, and charges: a CSV of each charge and refund behind it.",
+        {"type": "string", "enum": ["json", "csv", "html", "charges"], "default": "json"},
+    ),
     "tenant": ("Id or name; without it all.", {"type": "string"}),
     "state": ("State of the attempts.", {"type": "string", "default": "unknown"}),
     "reason": ("Kept in the admins' log.", {"type": "string"}),

@@ -1,7 +1,5 @@
 """Spend as finance reads it: a tenant's own under `/v1/spend`, everybody's under `/admin`."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Literal
 
@@ -9,8 +7,10 @@ import msgspec
 from litestar import Response, get
 from litestar.response import Stream
 
+from proxy.api import sheets
 from proxy.api.auth import authenticate
 from proxy.api.documents import unknown_parameter
+from proxy.api.sheets import safe
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import iso
@@ -128,14 +128,13 @@ async def as_csv(
     query: SpendQuery, pages: AsyncIterator[list[SpendLine]], blank: Collection[str] = ()
 ) -> AsyncIterator[str]:
     """All of it: a header and a row a group; null is an empty field."""
-    names = (*query.groups, *SPEND_COLUMNS)
-    rows: list[Sequence[Any]] = [names]
+    rows: list[Sequence[Any]] = [(*query.groups, *SPEND_COLUMNS)]
     async for lines in pages:
-        rows += [["" if value is None else value for value in _row(query, line, blank).values()] for line in lines]
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(rows)
+        for line in lines:
+            row = _row(query, line, blank)
+            rows.append([safe(row[name]) for name in query.groups] + [row[name] for name in SPEND_COLUMNS])
+        yield sheets.as_csv(rows)
         rows = []
-        yield out.getvalue()
 
 
 ROUTES = [own_spend, all_spend]

@@ -11,12 +11,14 @@ from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api import admin, callbacks, failures, health, models, openapi, reports, videos
+from proxy.api import admin, books, callbacks, failures, health, models, openapi, reports, statements, videos
 from proxy.api.auth import Keyring
 from proxy.services.accounts import Registrar
 from proxy.services.house import House
 
 _log = structlog.get_logger("reelay.http")
+
+_ROOMS: tuple[Any, ...] = (videos, models, reports, statements, callbacks, admin, books, health, openapi)
 
 
 def build_site(
@@ -24,13 +26,7 @@ def build_site(
 ) -> ASGIApp:
     """The application; `with_metrics` False where metrics have a port of their own."""
     routes: list[Any] = [
-        *videos.ROUTES,
-        *models.ROUTES,
-        *reports.ROUTES,
-        *callbacks.ROUTES,
-        *admin.ROUTES,
-        *health.ROUTES,
-        *openapi.ROUTES,
+        *(handler for room in _ROOMS for handler in room.ROUTES),
         *(health.METRICS_ROUTES if with_metrics else ()),
     ]
     state = {
@@ -64,8 +60,7 @@ def _litestar(routes: Sequence[Any], state: dict[str, Any]) -> Litestar:
 def route_templates() -> dict[str, list[str]]:
     """Every route's template with its methods, for the labels of metrics."""
     templates: dict[str, list[str]] = {}
-    rooms = (videos, models, reports, callbacks, admin, health, openapi)
-    handlers = [handler for room in rooms for handler in room.ROUTES] + health.METRICS_ROUTES
+    handlers = [handler for room in _ROOMS for handler in room.ROUTES] + health.METRICS_ROUTES
     for method, template, _ in openapi.templates_of(handlers):
         templates.setdefault(template, []).append(method)
     return templates

@@ -112,6 +112,18 @@ def write_many(tx: Tx, entries: Sequence[tuple[Entry, Postings]]) -> None:
     )
 
 
+_BY_ID = Statement(
+    select(*(ledger_transactions.c[name] for name in _ENTRY)).where(ledger_transactions.c.id == bindparam("id"))
+)
+
+
+def entry_of(tx: Tx, transaction_id: str) -> Entry:
+    """A transaction that was written."""
+    row = tx.one(_BY_ID, id=transaction_id)
+    assert row is not None, "it was written"
+    return Entry(**dict(zip(_ENTRY, row, strict=True)))
+
+
 # Balances
 
 _AMOUNT = ledger_postings.c.amount_microusd

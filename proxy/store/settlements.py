@@ -118,6 +118,38 @@ def insert_many(tx: Tx, rows: Sequence[Settlement]) -> None:
     tx.run_many(_INSERT, rows)
 
 
+_OF_VIDEO = Statement(
+    select(*(settlements.c[name] for name in _SETTLEMENT))
+    .where(settlements.c.id > bindparam("from_id"), settlements.c.id < bindparam("to_id"))
+    .order_by(settlements.c.id)
+)
+
+
+def of_video(tx: Tx, video_id: str) -> list[Settlement]:
+    """Every cost of a video."""
+    rows = tx.rows(_OF_VIDEO, **ids_of(video_id))
+    return [Settlement(**dict(zip(_SETTLEMENT, row, strict=True))) for row in rows]
+
+
+_DIFFERING = Statement(
+    select(*(settlements.c[name] for name in _SETTLEMENT))
+    .where(settlements.c.differs == 1)
+    .order_by(settlements.c.at.desc())
+    .limit(bindparam("most"))
+)
+
+
+def differing(tx: Tx, *, most: int) -> list[Settlement]:
+    """The newest whose seller says it took another amount than its price makes."""
+    rows = tx.rows(_DIFFERING, most=most)
+    return [Settlement(**dict(zip(_SETTLEMENT, row, strict=True))) for row in rows]
+
+
+def ids_of(video_id: str) -> dict[str, str]:
+    """Between which ids those of a video's transactions lie."""
+    return {"from_id": f"{video_id}/", "to_id": f"{video_id}0"}  # the character behind the stroke
+
+
 # Groups
 
 _ROW_SUMS = [

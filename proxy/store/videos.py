@@ -10,6 +10,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
 from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
+from proxy.store.settlements import ids_of
 from proxy.store.tables import BigInt, attempts, end_users, idempotency, settlements, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
@@ -308,7 +309,7 @@ def hide(tx: Tx, video_id: str, *, at: int) -> bool:
     A film that is there has expired with it, and what was measured goes when the file does (upkeep.py).
     """
     tx.run(_FORGET_LINKS, of_video=video_id)
-    tx.run(_FORGET_PAIRS, from_id=f"{video_id}/", to_id=f"{video_id}0")  # the character behind the stroke
+    tx.run(_FORGET_PAIRS, **ids_of(video_id))
     return bool(tx.run(_HIDE, video_id=video_id, at=at))
 
 

@@ -1,0 +1,313 @@
+"""Statements as people and programs read them: HTML that prints well, CSV, JSON."""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from proxy.api import sheets
+from proxy.api.sheets import safe
+from proxy.core.clock import iso
+from proxy.core.money import usd_text
+from proxy.services.statements import RefundLine, SkuLine, Statement
+
+COLUMNS = (
+    "statement",
+    "kind",
+    "model",
+    "tier",
+    "operation",
+    "resolution",
+    "outcome",
+    "unit_usd",
+    "end_user",
+    "end_user_ref",
+    "videos",
+    "seconds",
+    "exact_usd",
+    "amount_usd",
+    "corrects",
+    "reason",
+)
+"""Of the CSV. The kinds sku, refund and rounding add up to the total; end_user tells the exact total once more."""
+
+Names = Mapping[str, str | None]
+"""End users' surrogates to names; None once erased."""
+
+
+def cents_text(cents: int) -> str:
+    """As in 1234.50 or -0.07."""
+    sign = "-" if cents < 0 else ""
+    return f"{sign}{abs(cents) // 100}.{abs(cents) % 100:02}"
+
+
+def _name(end_user: str, names: Names) -> str | None:
+    if not end_user:
+        return None
+    return names.get(end_user) or f"erased-{end_user}"
+
+
+def as_object(statement: Statement, names: Names) -> dict[str, Any]:
+    """The statement as JSON; amounts are decimal strings in USD."""
+    return {
+        "object": "statement",
+        "number": statement.number,
+        "final": statement.number is not None,
+        "tenant": statement.tenant_id,
+        "tenant_name": statement.tenant_name,
+        "month": statement.month,
+        "start": iso(statement.start),
+        "end": iso(statement.end),
+        "currency": "USD",
+        "made_at": iso(statement.made_at),
+        "software": statement.software,
+        "price_books": statement.books,
+        "lines": [_sku(line) for line in statement.lines],
+        "refunds": [_refund(line) for line in statement.refunds],
+        "rounding_usd": cents_text(statement.rounding_cents),
+        "total_usd": cents_text(statement.total_cents),
+        "exact_usd": usd_text(statement.total_microusd),
+        "end_users": [
+            {
+                "end_user": _name(line.end_user, names),
+                "end_user_ref": line.end_user or None,
+                "videos": line.videos,
+                "charged_usd": usd_text(line.charged_microusd),
+                "refunded_usd": usd_text(line.refunded_microusd),
+            }
+            for line in statement.end_users
+        ],
+        "held_usd": usd_text(statement.held_microusd),
+        "charges": statement.charges,
+        "charges_sha256": statement.charges_sha256,
+    }
+
+
+def _sku(line: SkuLine) -> dict[str, Any]:
+    return {
+        "model": line.model,
+        "tier": line.tier,
+        "operation": line.operation,
+        "resolution": line.resolution,
+        "outcome": line.outcome,
+        "unit_usd": line.unit_usd,
+        "videos": line.videos,
+        "seconds": line.seconds,
+        "exact_usd": usd_text(line.microusd),
+        "amount_usd": cents_text(line.cents),
+    }
+
+
+def _refund(line: RefundLine) -> dict[str, Any]:
+    return {
+        "id": line.id,
+        "at": iso(line.at),
+        "charge": line.charge,
+        "charged_at": iso(line.charged_at),
+        "corrects": line.corrects,
+        "reason": line.reason,
+        "exact_usd": usd_text(line.microusd),
+        "amount_usd": cents_text(line.cents),
+    }
+
+
+def as_csv(statement: Statement, names: Names) -> str:
+    """A row a line; see COLUMNS."""
+    rows = [{"statement": statement.number or "draft", **row} for row in _csv_rows(statement, names)]
+    return sheets.as_csv([COLUMNS, *([row.get(name) for name in COLUMNS] for row in rows)])
+
+
+def _csv_rows(statement: Statement, names: Names) -> Iterable[dict[str, Any]]:
+    for line in statement.lines:
+        yield {"kind": "sku", **_sku(line)}
+    for refund in statement.refunds:
+        yield {"kind": "refund", **_refund(refund), "reason": safe(refund.reason)}
+    yield {"kind": "rounding", "amount_usd": cents_text(statement.rounding_cents)}
+    exact = usd_text(statement.total_microusd)
+    yield {"kind": "total", "exact_usd": exact, "amount_usd": cents_text(statement.total_cents)}
+    for user in statement.end_users:
+        yield {
+            "kind": "end_user",
+            "end_user": safe(_name(user.end_user, names)),
+            "end_user_ref": user.end_user,
+            "videos": user.videos,
+            "exact_usd": usd_text(user.charged_microusd - user.refunded_microusd),
+        }
+
+
+# HTML
+
+_STYLE = """
+@page { size: A4; margin: 18mm 16mm 20mm; @bottom-right { content: counter(page) " / " counter(pages); } }
+* { box-sizing: border-box; }
+body { font: 10pt/1.4 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #111; max-width: 180mm;
+  margin: 0 auto; padding: 8mm 0; }
+h1 { font-size: 20pt; margin: 0 0 1mm; } h2 { font-size: 12pt; margin: 9mm 0 2mm; break-after: avoid; }
+.draft { display: inline-block; border: 1.5pt solid #b00; color: #b00; padding: 0 2mm; font-weight: bold; }
+dl { display: grid; grid-template-columns: 38mm 1fr; gap: 0.6mm 4mm; margin: 4mm 0; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+thead { display: table-header-group; } tr { break-inside: avoid; }
+th { text-align: left; font-weight: 600; border-bottom: 1pt solid #111; padding: 1mm 2mm 1mm 0;
+  vertical-align: bottom; }
+td { border-bottom: 0.4pt solid #bbb; padding: 1mm 2mm 1mm 0; vertical-align: top; overflow-wrap: anywhere; }
+.n { text-align: right; white-space: nowrap; } th.n { white-space: normal; }
+tr.sum td { border-top: 1pt solid #111; border-bottom: 2pt solid #111; font-weight: bold; font-size: 11pt; }
+.note { color: #555; font-size: 8.5pt; }
+@media print { body { padding: 0; max-width: none; } }
+"""
+
+
+def as_html(statement: Statement, names: Names) -> str:
+    """A page that needs nothing from elsewhere, laid out for A4."""
+    title = f"Statement {statement.number}" if statement.number else f"Draft of a statement for {statement.month}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        "" if statement.number else '<p class="draft">Draft: the month is open, and this may change</p>',
+        _head(statement),
+        "<h2>Videos</h2>",
+        _lines(statement),
+        _refunds(statement),
+        "<h2>By end user</h2>",
+        _end_users(statement, names),
+        "<h2>Notes</h2>",
+        _notes(statement),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _head(statement: Statement) -> str:
+    facts = {
+        "Tenant": f"{statement.tenant_name} ({statement.tenant_id})",
+        "Period": f"{iso(statement.start)} to {iso(statement.end)}, exclusive; UTC",
+        "Currency": "US dollars",
+        "Made": iso(statement.made_at),
+        "To be paid": f"$ {_thousands(statement.total_cents)}",
+    }
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(value)}</dd>' for name, value in facts.items())}</dl>"
+
+
+def _thousands(cents: int) -> str:
+    sign = "-" if cents < 0 else ""
+    return f"{sign}{abs(cents) // 100:,}.{abs(cents) % 100:02}"
+
+
+class _Figure(str):
+    """Stands at the right."""
+
+    __slots__ = ()
+
+
+def _exact(microusd: int) -> _Figure:
+    return _Figure(usd_text(microusd))
+
+
+def _rounded(cents: int) -> _Figure:
+    return _Figure(_thousands(cents))
+
+
+def _count(number: int) -> _Figure:
+    return _Figure(f"{number:,}")
+
+
+def _cell(tag: str, text: str) -> str:
+    figure = ' class="n"' if isinstance(text, _Figure) else ""
+    return f"<{tag}{figure}>{escape(text)}</{tag}>"
+
+
+def _table(head: Iterable[str], rows: Iterable[str]) -> str:
+    cells = "".join(_cell("th", name) for name in head)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _row(*cells: str, kind: str = "") -> str:
+    told = "".join(_cell("td", cell) for cell in cells)
+    return f'<tr class="{kind}">{told}</tr>' if kind else f"<tr>{told}</tr>"
+
+
+_EXACT, _AMOUNT = _Figure("Exact $"), _Figure("Amount $")
+
+
+def _lines(statement: Statement) -> str:
+    head = ("Model and kind", _Figure("Videos"), _Figure("Seconds"), _Figure("$ a second"), _EXACT, _AMOUNT)
+    rows = [
+        _row(
+            _what(line),
+            _count(line.videos),
+            _count(line.seconds),
+            _Figure(line.unit_usd or "various"),
+            _exact(line.microusd),
+            _rounded(line.cents),
+        )
+        for line in statement.lines
+    ]
+    refunded = sum(line.microusd for line in statement.refunds)
+    if statement.refunds:
+        rounded = sum(line.cents for line in statement.refunds)
+        rows.append(_row("Refunds, as below", "", "", "", _exact(refunded), _rounded(rounded)))
+    rows.append(_row("Rounding", "", "", "", "", _rounded(statement.rounding_cents)))
+    total = ("Total", "", "", "", _exact(statement.total_microusd), _rounded(statement.total_cents))
+    return _table(head, [*rows, _row(*total, kind="sum")])
+
+
+def _what(line: SkuLine) -> str:
+    told = " · ".join(part for part in (line.model, line.tier, line.operation, line.resolution) if part)
+    return (
+        told
+        if line.outcome == "delivered"
+        else f"{told} · not delivered (cancelled, or a failed attempt that is billed)"
+    )
+
+
+def _refunds(statement: Statement) -> str:
+    if not statement.refunds:
+        return ""
+    head = ("Given back", "Charge", "Stands on", "Reason", _EXACT, _AMOUNT)
+    rows = [
+        _row(
+            iso(line.at)[:10],
+            f"{line.charge.split('/')[0]} of {iso(line.charged_at)[:10]}",
+            line.corrects or ("this statement" if line.charged_at >= statement.start else "an open month"),
+            line.reason,
+            _exact(line.microusd),
+            _rounded(line.cents),
+        )
+        for line in statement.refunds
+    ]
+    return f"<h2>Refunds and corrections of earlier months</h2>{_table(head, rows)}"
+
+
+def _end_users(statement: Statement, names: Names) -> str:
+    head = ("End user", "Reference", *map(_Figure, ("Videos", "Charged $", "Refunded $", "Net $")))
+    rows = [
+        _row(
+            _name(line.end_user, names) or "(none)",
+            line.end_user,
+            _count(line.videos),
+            _exact(line.charged_microusd),
+            _exact(line.refunded_microusd),
+            _exact(line.charged_microusd - line.refunded_microusd),
+        )
+        for line in statement.end_users
+    ]
+    charged = sum(line.charged_microusd for line in statement.end_users)
+    refunded = sum(line.refunded_microusd for line in statement.end_users)
+    videos = sum(line.videos for line in statement.end_users)
+    sums = map(_exact, (charged, refunded, charged - refunded))
+    return _table(head, [*rows, _row("Total", "", _count(videos), *sums, kind="sum")])
+
+
+def _notes(statement: Statement) -> str:
+    books = ", ".join(book[:12] for book in statement.books) or "none"
+    held = usd_text(statement.held_microusd)
+    notes = (
+        "A video is charged in the month in which it was completed, by the price in force when it was accepted.",
+        "Lines are rounded to the cent, half up; the total once, from the exact sum; Rounding is the difference.",
+        f"Still held when this was made, for videos accepted before the month's end: $ {held}.",
+        "What is held now, and what it costs in the end, stands on a later statement.",
+        f"The file of charges has {statement.charges:,} rows; its SHA-256 is {statement.charges_sha256}.",
+        f"Price books: {books}. Made by {statement.software}.",
+    )
+    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)

@@ -1,0 +1,268 @@
+"""The verbs of those who keep the books: reports, statements, refunds, the audit and the admins' log."""
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import rich_click as click
+
+from proxy.core.errors import ConfigError, InvalidValue
+from proxy.settings import Settings
+from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, print_rows, with_store
+
+if TYPE_CHECKING:
+    from proxy.services.acts import Clerk
+    from proxy.services.report import SpendLine, SpendQuery
+
+
+@click.command()
+@SANDBOX
+@JSON_OUTPUT
+def audit(sandbox: bool, as_json: bool) -> None:
+    """
+    Go through the books: balances, holds, budgets' counters, and every charge worked out again.
+
+    Exit code 1 where something is not as it has to be.
+    """
+    from proxy.services.audit import go_through  # noqa: PLC0415
+
+    found = with_store(sandbox, lambda store, _: go_through(store))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        click.echo(f"{found.charges} charges of ${found.charged_usd} were worked out again.")
+        print_rows([msgspec.to_builtins(doubt) for doubt in found.doubts], as_json=False)
+    if found.doubts:
+        sys.exit(1)
+
+
+@click.group()
+def report() -> None:
+    """What was spent."""
+
+
+_span_options = [
+    click.option("--start", help="First day, UTC; without it the first of this month."),
+    click.option("--end", help="Day after the last, UTC; without it tomorrow."),
+    click.option("--tenant", help="Id or name; all without it."),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json", "csv"]),
+        default="table",
+        show_default=True,
+        help="How it is printed.",
+    ),
+]
+
+
+def _with_span(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_span_options):
+        command = option(command)
+    return command
+
+
+@report.command("spend")
+@click.option(
+    "--by",
+    default="tenant",
+    show_default=True,
+    help="A list of tenant, end_user, key, provider, model, tier, operation, resolution, rule, outcome, day, month, "
+    "metadata.KEY.",
+)
+@_with_span
+@SANDBOX
+def report_spend(by: str, form: str, sandbox: bool, **span: str | None) -> None:
+    """
+    Sum what was settled, exact to the micro-dollar.
+
+    What is held, and costs that nobody knows, stand in columns of their own. Savings: at_first_usd and at_dearest_usd
+    say what the delivered films would have cost at the first offer of their plan, and at the dearest that could have
+    made them; `--by rule` tells which rule saves.
+    """
+    from proxy.api.reports import as_csv, as_object  # noqa: PLC0415
+    from proxy.services.report import SpendPage  # noqa: PLC0415
+
+    async def sum_up(store: Any, _: Settings) -> None:
+        query, pages = await _spend_of(store, by, **span)
+        if form == "csv":
+            async for text in as_csv(query, pages):
+                click.echo(text, nl=False)
+            return
+        lines = [line async for page in pages for line in page]
+        whole = as_object(query, SpendPage(lines=lines, next=None))
+        if form == "json":
+            click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+        else:
+            print_rows(_without_empty(whole.data), as_json=False)
+
+    with_store(sandbox, sum_up)
+
+
+def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A terminal is narrow: columns of nothing but zeros are left out."""
+    told = [name for name in (rows[0] if rows else ()) if any(row[name] not in {0, "0.000000"} for row in rows)]
+    return [{name: row[name] for name in told} for row in rows]
+
+
+async def _spend_of(
+    store: Any, by: str, start: str | None, end: str | None, tenant: str | None
+) -> "tuple[SpendQuery, AsyncIterator[list[SpendLine]]]":
+    from proxy.core.clock import system_clock  # noqa: PLC0415
+    from proxy.services.report import LINES_MOST, all_pages, read_query  # noqa: PLC0415
+    from proxy.store.tenants import find_tenant  # noqa: PLC0415
+
+    tenant_id = None
+    if tenant is not None:
+        found = await store.read(lambda tx: find_tenant(tx, tenant))
+        if found is None:
+            raise ConfigError(f"There is no tenant {tenant!r}.")
+        tenant_id = found.id
+    try:
+        query = read_query(by, start, end, tenant_id, now_us=system_clock(), limit=str(LINES_MOST))
+    except InvalidValue as exc:
+        raise ConfigError(str(exc).replace("'group_by'", "--by").replace(f"'{exc.param}'", f"--{exc.param}")) from exc
+    return query, all_pages(store, query)
+
+
+# Statements
+
+
+@click.group()
+def statements() -> None:
+    """What tenants pay for a month."""
+
+
+@statements.command("list")
+@click.option("--tenant", help="Id or name; all without it.")
+@SANDBOX
+@JSON_OUTPUT
+def statements_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
+    """List statements of closed months, the newest first."""
+    from proxy.services.accounts import known_tenant  # noqa: PLC0415
+    from proxy.store.statements import numbers  # noqa: PLC0415
+
+    def unit(tx: Any) -> list[tuple[str, str, str]]:
+        return numbers(tx, None if tenant is None else known_tenant(tx, tenant).id)
+
+    found = with_store(sandbox, lambda store, _: store.read(unit))
+    print_rows([dict(zip(("number", "tenant", "month"), row, strict=True)) for row in found], as_json=as_json)
+
+
+@statements.command("show")
+@click.argument("tenant")
+@click.argument("month")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "csv", "json", "charges"]),
+    default="csv",
+    show_default=True,
+    help="How it is written; charges is a CSV of each charge and refund behind it.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="A file to write to.")
+@SANDBOX
+def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbox: bool) -> None:
+    """
+    Show what TENANT pays for MONTH, such as 2026-11; a draft while the month is open.
+
+    HTML is laid out for A4: open it and print it, to paper or PDF.
+    """
+    from proxy.api import paper  # noqa: PLC0415
+    from proxy.api.statements import SOFTWARE  # noqa: PLC0415
+    from proxy.services.accounts import known_tenant  # noqa: PLC0415
+    from proxy.services.charges import charges_file, read_month  # noqa: PLC0415
+    from proxy.services.statements import end_user_names, statement_for  # noqa: PLC0415
+
+    async def written(store: Any, _: Settings) -> str:
+        tenant_id = (await store.read(lambda tx: known_tenant(tx, tenant))).id
+        if form == "charges":
+            return "".join([text async for text in charges_file(store, tenant_id, read_month(month))])
+        statement = await statement_for(store, tenant_id, month, software=SOFTWARE)
+        names = await end_user_names(store, statement)
+        if form == "json":
+            return msgspec.json.format(msgspec.json.encode(paper.as_object(statement, names)), indent=2).decode() + "\n"
+        return paper.as_html(statement, names) if form == "html" else paper.as_csv(statement, names)
+
+    text = with_store(sandbox, written)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"{out} cannot be written: {exc.strerror}") from exc
+
+
+@statements.command("close")
+@click.argument("month")
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def statements_close(month: str, reason: str | None, sandbox: bool) -> None:
+    """
+    Make every tenant's statement of MONTH, such as 2026-11, and let nothing into that month any more.
+
+    Months are closed in their order, from ten minutes after their end. There is no way back: what is corrected later
+    stands in the month in which it is corrected.
+    """
+    from proxy.api.paper import cents_text  # noqa: PLC0415
+    from proxy.api.statements import SOFTWARE  # noqa: PLC0415
+    from proxy.services.statements import close_month  # noqa: PLC0415
+
+    closed = with_store(
+        sandbox,
+        lambda store, _: close_month(store, _clerk(store), actor=ACTOR, month=month, reason=reason, software=SOFTWARE),
+    )
+    rows = [
+        {"number": one.number, "tenant": one.tenant_id, "total_usd": cents_text(one.total_cents)}
+        for one in closed.statements
+    ]
+    print_rows(rows, as_json=False)
+
+
+def _clerk(store: Any) -> "Clerk":
+    from proxy.core.ids import time_hex  # noqa: PLC0415
+    from proxy.services.acts import Clerk  # noqa: PLC0415
+
+    return Clerk(store.clock, time_hex)
+
+
+@click.command()
+@click.argument("video")
+@click.argument("amount_usd")
+@click.option("--attempt", type=click.IntRange(1), help="Which was charged, where several were.")
+@click.option("--reason", required=True, help="Stands on the tenant's statement.")
+@SANDBOX
+def refund(video: str, sandbox: bool, **wish: Any) -> None:
+    """
+    Give a tenant back what VIDEO was charged, or a part of it.
+
+    It stands in the month in which it is made, whatever month the charge stands in; no budget gets it back.
+    """
+    from proxy.core.money import usd_text  # noqa: PLC0415
+    from proxy.services.refunds import RefundWish  # noqa: PLC0415
+    from proxy.services.refunds import refund as give_back  # noqa: PLC0415
+
+    made = with_store(
+        sandbox,
+        lambda store, _: give_back(store, _clerk(store), actor=ACTOR, video_id=video, wish=RefundWish(**wish)),
+    )
+    click.echo(f"{made.id}: ${usd_text(made.amount_microusd)}; ${usd_text(made.left_microusd)} of the charge are left.")
+
+
+@click.command("log")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="The most to show.")
+@SANDBOX
+@JSON_OUTPUT
+def log(limit: int, sandbox: bool, as_json: bool) -> None:
+    """List what admins changed, and why, the newest first."""
+    from proxy.api.books import act_object  # noqa: PLC0415
+    from proxy.store.tenants import acts  # noqa: PLC0415
+
+    found = with_store(sandbox, lambda store, _: store.read(lambda tx: acts(tx, most=limit)))
+    rows = [msgspec.to_builtins(act_object(act)) for act in found]
+    if not as_json:
+        rows = [{name: row[name] for name in ("at", "actor", "action", "subject", "reason")} for row in rows]
+    print_rows(rows, as_json=as_json)
