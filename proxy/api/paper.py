@@ -137,7 +137,8 @@ def _csv_rows(statement: Statement, names: Names) -> Iterable[dict[str, Any]]:
 # HTML
 
 _STYLE = """
-@page { size: A4; margin: 18mm 16mm 20mm; @bottom-right { content: counter(page) " / " counter(pages); } }
+@page { size: A4; margin: 18mm 16mm 20mm; @bottom-right { content: counter(page) " / " counter(pages);
+  font: 8.5pt Arial, "Liberation Sans", sans-serif; } }
 * { box-sizing: border-box; }
 body { font: 10pt/1.4 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #111; max-width: 180mm;
   margin: 0 auto; padding: 8mm 0; }
@@ -201,7 +202,8 @@ class _Figure(str):
 
 
 def _exact(microusd: int) -> _Figure:
-    return _Figure(usd_text(microusd))
+    sign = "-" if microusd < 0 else ""
+    return _Figure(f"{sign}{abs(microusd) // 1_000_000:,}.{abs(microusd) % 1_000_000:06}")
 
 
 def _rounded(cents: int) -> _Figure:

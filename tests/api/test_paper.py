@@ -123,7 +123,7 @@ def test_page_shows_every_figure_and_nothing_from_elsewhere(number: str | None) 
     for figure in (
         "Films & <Co> (tenant_1)",
         "1,224.75",
-        "1224.745000",
+        "1,224.745000",
         "0.1985",
         "1,234",
         "6,170",
@@ -131,7 +131,7 @@ def test_page_shows_every_figure_and_nothing_from_elsewhere(number: str | None) 
         "-1.004999",
         "-0.01",
         "1,223.75",
-        "1223.745001",
+        "1,223.745001",
         "2026-10-0007",
         "flickers <i>",
         "ann <b>&",
