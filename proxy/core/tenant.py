@@ -19,6 +19,10 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     require_end_user_id: bool = False
     created_at: int
     """Microseconds, UTC."""
+    requests_per_minute: int | None = None
+    """Of all its keys together, in each process that serves; None: no limit."""
+    videos_in_flight: int | None = None
+    """Videos that are queued or in progress at once; None: no limit."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +33,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str]
     budgeted: bool = False
     """Whether the tenant had budgets seconds ago."""
+    requests_per_minute: int | None = None
+    """Of this key alone, beside the tenant's; None: no limit."""
+    videos_in_flight: int | None = None
+    """The same."""

@@ -38,6 +38,8 @@ tenants = _table(
     Column("allow_filter_off", BigInt, nullable=False),  # 0 or 1
     Column("require_end_user_id", BigInt, nullable=False),  # 0 or 1
     Column("created_at", BigInt, nullable=False),
+    Column("requests_per_minute", BigInt),  # null: no limit; so the next one
+    Column("videos_in_flight", BigInt),
 )
 
 api_keys = _table(
@@ -52,6 +54,8 @@ api_keys = _table(
     Column("expires_at", BigInt),
     Column("revoked_at", BigInt),
     Column("last_used_at", BigInt),  # written at most once a minute
+    Column("requests_per_minute", BigInt),  # of this key alone; null: no limit; so the next one
+    Column("videos_in_flight", BigInt),
 )
 
 end_users = _table(
@@ -125,6 +129,15 @@ Index(
     videos.c.hold_microusd,
     sqlite_where=videos.c.hold == "held",
     postgresql_where=videos.c.hold == "held",
+)
+_is_live = videos.c.status.in_(["queued", "in_progress"])
+Index(
+    "videos_in_flight",
+    videos.c.tenant_id,
+    videos.c.key_id,
+    videos.c.status,
+    sqlite_where=_is_live,
+    postgresql_where=_is_live,
 )
 _has_user = videos.c.end_user.is_not(None)
 Index(

@@ -98,6 +98,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     expires_at: int | None = None
     revoked_at: int | None = None
     last_used_at: int | None = None
+    requests_per_minute: int | None = None
+    videos_in_flight: int | None = None
 
 
 _KEY = ApiKey.__struct_fields__
