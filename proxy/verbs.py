@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -74,6 +75,32 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 # Tenants and keys
 
 
+def _as_limit(_: click.Context, option: click.Parameter, text: str | None) -> int | msgspec.UnsetType | None:
+    """None for `none`, which takes a limit away; unset where nothing is said."""
+    if text is None or text == "none":
+        return msgspec.UNSET if text is None else None
+    if not re.fullmatch("-?[0-9]{1,9}", text):
+        raise click.BadParameter("It is a whole number, or none.", param=option)
+    return int(text)
+
+
+_limit_options = [
+    click.option(
+        "--requests-per-minute", metavar="N", callback=_as_limit, help='For each server; "none" for no limit.'
+    ),
+    click.option("--videos-in-flight", metavar="N", callback=_as_limit, help='At once; "none" for no limit.'),
+]
+
+
+def _with_options(options: list[Callable[..., Any]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @click.group()
 def tenants() -> None:
     """Teams that are billed."""
@@ -94,19 +121,14 @@ _tenant_options = [
     click.option("--markup", help='Ratio on the seller\'s price: "0.15" is 15 %.'),
     click.option("--allow-filter-off/--no-filter-off", default=None, help="May ask for content_filter: false."),
     click.option("--require-end-user-id/--no-end-user-id", default=None, help="Must name an end user."),
+    *_limit_options,
     click.option("--reason", help="Kept in the admins' log."),
 ]
 
 
-def _with_tenant_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_tenant_options):
-        command = option(command)
-    return command
-
-
 @tenants.command("create")
 @click.argument("name")
-@_with_tenant_options
+@_with_options(_tenant_options)
 @SANDBOX
 def tenants_create(name: str, sandbox: bool, **wish: Any) -> None:
     """Make a tenant and print its id."""
@@ -120,7 +142,7 @@ def tenants_create(name: str, sandbox: bool, **wish: Any) -> None:
 @tenants.command("change")
 @click.argument("tenant")
 @click.option("--name", help="A new name.")
-@_with_tenant_options
+@_with_options(_tenant_options)
 @SANDBOX
 def tenants_change(tenant: str, sandbox: bool, **wish: Any) -> None:
     """Change a tenant, named by id or name."""
@@ -167,6 +189,7 @@ def keys() -> None:
 @click.option("--name", default="", help="What the key is for.")
 @click.option("--scope", "scopes", multiple=True, default=("videos",), show_default=True, help="videos, reports, admin")
 @click.option("--expires-at", type=int, help="Unix seconds.")
+@_with_options(_limit_options)
 @click.option("--reason", help="Kept in the admins' log.")
 @SANDBOX
 def keys_create(sandbox: bool, **wish: Any) -> None:
@@ -175,6 +198,19 @@ def keys_create(sandbox: bool, **wish: Any) -> None:
 
     made = _registered(sandbox, lambda registrar: registrar.create_key(ACTOR, KeyWish(**wish)))
     click.echo(made.key)
+
+
+@keys.command("change")
+@click.argument("key_id")
+@_with_options(_limit_options)
+@click.option("--reason", help="Kept in the admins' log.")
+@SANDBOX
+def keys_change(key_id: str, sandbox: bool, **wish: Any) -> None:
+    """Change a key's limits by its id; servers notice within seconds."""
+    from proxy.services.accounts import KeyChange  # noqa: PLC0415
+
+    changed = _registered(sandbox, lambda registrar: registrar.change_key(ACTOR, key_id, KeyChange(**wish)))
+    click.echo(f"{changed.id} is changed.")
 
 
 @keys.command("list")

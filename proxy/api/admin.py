@@ -14,7 +14,7 @@ from proxy.api.views import encode
 from proxy.core.clock import SECOND_US
 from proxy.core.money import usd_text
 from proxy.core.tenant import Tenant
-from proxy.services.accounts import KeyWish, Registrar, TenantChange
+from proxy.services.accounts import KeyChange, KeyWish, Registrar, TenantChange
 from proxy.services.allowances import Allowance, BudgetChange, BudgetWish, Treasurer
 from proxy.services.erasure import ErasureWish, erase_end_user
 from proxy.services.overview import attempt_line, attempts_in, provider_health, rules_in_force
@@ -50,6 +50,8 @@ def tenant_object(tenant: Tenant) -> TenantObject:
         markup=tenant.markup,
         allow_filter_off=tenant.allow_filter_off,
         require_end_user_id=tenant.require_end_user_id,
+        requests_per_minute=tenant.requests_per_minute,
+        videos_in_flight=tenant.videos_in_flight,
         created_at=tenant.created_at // SECOND_US,
     )
 
@@ -66,6 +68,8 @@ def key_object(key: ApiKey, secret: str | msgspec.UnsetType = msgspec.UNSET) -> 
         name=key.name,
         last4=key.last4,
         scopes=tuple(key.scopes.split()),
+        requests_per_minute=key.requests_per_minute,
+        videos_in_flight=key.videos_in_flight,
         created_at=key.created_at // SECOND_US,
         expires_at=seconds(key.expires_at),
         revoked_at=seconds(key.revoked_at),
@@ -151,6 +155,14 @@ async def create_key(request: AnyRequest) -> Response[bytes]:
     wish = await _key_wish(request)
     made = await _registrar(request).create_key(caller.key_id, wish)
     return _json(key_object(made.row, made.key))
+
+
+@patch("/admin/keys/{key_id:str}")
+async def change_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """Change a key's limits; they hold within seconds."""
+    caller = await authenticate(request, "admin")
+    wish = await read_json(request.stream(), KeyChange, max_bytes=MAX_BODY_BYTES)
+    return _json(key_object(await _registrar(request).change_key(caller.key_id, key_id, wish)))
 
 
 @delete("/admin/keys/{key_id:str}", status_code=200)
@@ -271,6 +283,7 @@ ROUTES = [
     erase_user,
     list_keys,
     create_key,
+    change_key,
     revoke_key,
     list_budgets,
     create_budget,

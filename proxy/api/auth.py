@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from litestar import Request
 
+from proxy.api.limits import Turnstile
 from proxy.core.clock import SECOND_US, Clock
 from proxy.core.errors import InvalidApiKey, Overloaded, PermissionDenied
 from proxy.core.ids import Secrets, is_api_key
@@ -81,7 +82,14 @@ class Keyring:
             self._touches.add(task)
             task.add_done_callback(self._touches.discard)
         scopes = frozenset(key.scopes.split())
-        return Caller(tenant=tenant, key_id=key.id, scopes=scopes, budgeted=budgeted)
+        return Caller(
+            tenant=tenant,
+            key_id=key.id,
+            scopes=scopes,
+            budgeted=budgeted,
+            requests_per_minute=key.requests_per_minute,
+            videos_in_flight=key.videos_in_flight,
+        )
 
     async def _touch(self, key_id: str, at: int) -> None:
         try:
@@ -100,13 +108,17 @@ async def authenticate(request: Request[Any, Any, Any], scope: Scope) -> Caller:
     """
     The caller of this request, who may act in `scope`.
 
-    Raises InvalidApiKey without a good key, PermissionDenied where the key lacks the scope.
+    Raises InvalidApiKey without a good key, PermissionDenied where the key lacks the scope, RateLimited
+    where a request under /v1 is one too many; operators are not counted.
     """
     presented = _presented(request.scope["headers"])
     if not presented:
         raise InvalidApiKey("No API key provided. Send it as 'Authorization: Bearer <key>'.")
     keyring: Keyring = request.app.state["keyring"]
     caller = await keyring.caller(presented.strip())
+    if scope != "admin":
+        turnstile: Turnstile = request.app.state["turnstile"]
+        turnstile.enter(caller)
     if scope not in caller.scopes:
         raise PermissionDenied(f"This API key lacks the scope '{scope}'.")
     return caller

@@ -51,6 +51,10 @@ def answer_known(_: Request[Any, Any, Any], error: errors.ReelayError) -> Respon
         headers["x-should-retry"] = "false"
     if isinstance(error, errors.Overloaded | errors.RateLimited):
         headers["retry-after"] = str(min(60, max(1, error.retry_after_s)))
+    if isinstance(error, errors.RateLimited) and error.limit is not None:
+        headers["x-ratelimit-limit-requests"] = str(error.limit)
+        headers["x-ratelimit-remaining-requests"] = "0"
+        headers["x-ratelimit-reset-requests"] = f"{headers['retry-after']}s"
     if isinstance(error, errors.NoProviderAvailable):
         headers["retry-after"] = "30"
     param = error.param if isinstance(error, errors.RequestError) else None

@@ -32,7 +32,7 @@ from proxy.api.schemas import (
 from proxy.api.statements import ClosedMonth, ClosingWish, MonthStatements, RefundObject, StatementName
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
-from proxy.services.accounts import KeyWish, TenantChange
+from proxy.services.accounts import KeyChange, KeyWish, TenantChange
 from proxy.services.allowances import BudgetChange, BudgetWish
 from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
@@ -89,6 +89,7 @@ SHAPES: dict[str, Shape] = {
     "POST /admin/tenants/{tenant}/end_users/erase": Shape(takes=ErasureWish, answers=EndUserErased),
     "GET /admin/keys": Shape(answers=KeyObject, many=True, query=("tenant",)),
     "POST /admin/keys": Shape(takes=KeyWish, answers=KeyObject),
+    "PATCH /admin/keys/{key_id}": Shape(takes=KeyChange, answers=KeyObject),
     "DELETE /admin/keys/{key_id}": Shape(answers=KeyRevoked, query=("reason",)),
     "GET /admin/budgets": Shape(answers=BudgetObject, many=True, query=("tenant",)),
     "POST /admin/budgets": Shape(takes=BudgetWish, answers=BudgetObject),

@@ -248,6 +248,10 @@ class TenantObject(msgspec.Struct, frozen=True, kw_only=True):
     markup: str
     allow_filter_off: bool
     require_end_user_id: bool
+    requests_per_minute: int | None
+    """Null where there is no limit."""
+    videos_in_flight: int | None
+    """The same."""
     created_at: int
 
 
@@ -299,6 +303,10 @@ class KeyObject(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     last4: str
     scopes: tuple[str, ...]
+    requests_per_minute: int | None
+    """Of this key alone; null where there is no limit."""
+    videos_in_flight: int | None
+    """The same."""
     created_at: int
     expires_at: int | None
     revoked_at: int | None

@@ -13,6 +13,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy.api import admin, books, callbacks, failures, health, models, openapi, reports, statements, videos
 from proxy.api.auth import Keyring
+from proxy.api.limits import Turnstile
 from proxy.services.accounts import Registrar
 from proxy.services.house import House
 
@@ -32,6 +33,7 @@ def build_site(
     state = {
         "house": house,
         "keyring": keyring,
+        "turnstile": Turnstile(house.metrics),
         "registrar": registrar,
         "metrics_token": metrics_token,
         "handlers": tuple(routes),

@@ -95,13 +95,18 @@ class InsufficientQuota(RequestError):
 
 
 class RateLimited(RequestError):
-    """Too many requests of this kind from this tenant just now."""
+    """
+    Too many requests, or too many videos under way, of this key or tenant just now.
+
+    `limit` is how many requests a minute may have, None where something else is too much.
+    """
 
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
+    def __init__(self, message: str, *, retry_after_s: int, limit: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class PayloadTooLarge(RequestError):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from proxy.core.clock import Clock
 from proxy.core.errors import InvalidValue, NotFound
@@ -16,12 +17,22 @@ from proxy.store.tenants import ApiKey
 
 MARKUP_MAX = 10
 NAME_MAX_CHARS = 128
+LIMIT_MAX = 1_000_000
 UNIX_MAX_S = 253_402_300_799
 """The last second of the year 9999."""
 
 
-class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may be set of a tenant; None leaves it as it is."""
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits to be set; None takes one away, what is not stated stays as it is."""
+
+    requests_per_minute: int | UnsetType | None = UNSET
+    """From 1 on."""
+    videos_in_flight: int | UnsetType | None = UNSET
+    """From 0 on, which lets nothing new in while what is under way goes on."""
+
+
+class TenantChange(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be set of a tenant; None leaves it as it is, but for limits."""
 
     name: str | None = None
     markup: str | None = None
@@ -30,7 +41,7 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     reason: str | None = None
 
 
-class KeyWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyWish(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to be made."""
 
     tenant: str
@@ -39,6 +50,12 @@ class KeyWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     scopes: tuple[str, ...] = ("videos",)
     expires_at: int | None = None
     """Unix seconds."""
+    reason: str | None = None
+
+
+class KeyChange(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be set of a key."""
+
     reason: str | None = None
 
 
@@ -106,7 +123,7 @@ class Registrar:
         return await self._store.read(unit)
 
     async def create_key(self, actor: str, wish: KeyWish) -> MadeKey:
-        """Raises NotFound for the tenant, InvalidValue for a scope that does not exist."""
+        """Raises NotFound for the tenant, InvalidValue for a scope that does not exist or a limit out of bounds."""
         check_text("name", wish.name, NAME_MAX_CHARS)
         check_text("reason", wish.reason, REASON_MAX_CHARS)
         if not 0 <= (wish.expires_at or 0) <= UNIX_MAX_S:
@@ -114,6 +131,7 @@ class Registrar:
         odd = [scope for scope in wish.scopes if scope not in SCOPES]
         if odd or not wish.scopes:
             raise InvalidValue(f"Scopes are {', '.join(SCOPES)}.", param="scopes")
+        limits = _limits(wish)
         at, key = self._clock(), new_api_key()
 
         def unit(tx: Tx) -> ApiKey:
@@ -126,6 +144,7 @@ class Registrar:
                 scopes=" ".join(wish.scopes),
                 created_at=at,
                 expires_at=None if wish.expires_at is None else wish.expires_at * 1_000_000,
+                **limits,
             )
             tenants.insert_key(tx, row)
             self._clerk.record(tx, actor, "key.create", row.id, None, _shown(row), wish.reason)
@@ -133,13 +152,29 @@ class Registrar:
 
         return MadeKey(row=await self._store.write(unit), key=key)
 
+    async def change_key(self, actor: str, key_id: str, wish: KeyChange) -> ApiKey:
+        """Holds within seconds everywhere. Raises NotFound for no such key or a revoked one, InvalidValue."""
+        check_text("reason", wish.reason, REASON_MAX_CHARS)
+        limits = _limits(wish)
+
+        def unit(tx: Tx) -> ApiKey:
+            before = tenants.take_key(tx, key_id)
+            if before is None or before.revoked_at is not None:
+                raise _no_key(key_id)
+            after = msgspec.structs.replace(before, **limits)
+            tenants.limit_key(tx, after)
+            self._clerk.record(tx, actor, "key.change", key_id, _shown(before), _shown(after), wish.reason)
+            return after
+
+        return await self._store.write(unit)
+
     async def revoke_key(self, actor: str, key_id: str, reason: str | None = None) -> None:
         """Works within seconds everywhere. Raises NotFound for no such key, or one revoked before."""
         check_text("reason", reason, REASON_MAX_CHARS)
 
         def unit(tx: Tx) -> None:
             if not tenants.revoke_key(tx, key_id, at=tx.now_us):
-                raise NotFound(f"There is no live key {key_id!r}.")
+                raise _no_key(key_id)
             self._clerk.record(tx, actor, "key.revoke", key_id, None, None, reason)
 
         await self._store.write(unit)
@@ -157,10 +192,27 @@ def _no_tenant(id_or_name: str) -> NotFound:
     return NotFound(f"There is no tenant {id_or_name!r}.")
 
 
+def _no_key(key_id: str) -> NotFound:
+    return NotFound(f"There is no live key {key_id!r}.")
+
+
+def _limits(wish: Limits) -> dict[str, int | None]:
+    """Those that are stated. Raises InvalidValue."""
+    stated = {}
+    for name, least in (("requests_per_minute", 1), ("videos_in_flight", 0)):
+        limit: int | UnsetType | None = getattr(wish, name)
+        if limit is UNSET:
+            continue
+        if limit is not None and not least <= limit <= LIMIT_MAX:
+            raise InvalidValue(f"'{name}' is a whole number from {least} to {LIMIT_MAX}, or null.", param=name)
+        stated[name] = limit
+    return stated
+
+
 def _changed(tenant: Tenant, wish: TenantChange) -> Tenant:
     check_text("name", wish.name, NAME_MAX_CHARS)
     check_text("reason", wish.reason, REASON_MAX_CHARS)
-    stated = {
+    stated: dict[str, Any] = {
         name: value
         for name in ("name", "markup", "allow_filter_off", "require_end_user_id")
         if (value := getattr(wish, name)) is not None
@@ -176,8 +228,9 @@ def _changed(tenant: Tenant, wish: TenantChange) -> Tenant:
             markup = None
         if markup is None or not 0 <= markup <= MARKUP_MAX:
             raise InvalidValue(f"'markup' is a ratio from 0 to {MARKUP_MAX}, such as \"0.15\".", param="markup")
-    return msgspec.structs.replace(tenant, **stated)
+    return msgspec.structs.replace(tenant, **stated, **_limits(wish))
 
 
 def _shown(row: ApiKey) -> dict[str, Any]:
-    return {"id": row.id, "tenant_id": row.tenant_id, "name": row.name, "scopes": row.scopes, "last4": row.last4}
+    names = ("id", "tenant_id", "name", "scopes", "last4", "requests_per_minute", "videos_in_flight")
+    return {name: getattr(row, name) for name in names}

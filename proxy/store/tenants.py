@@ -115,6 +115,12 @@ _KEYS = Statement(
     .where(or_(bindparam("tenant_id", type_=Text).is_(None), api_keys.c.tenant_id == bindparam("tenant_id")))
     .order_by(api_keys.c.created_at, api_keys.c.id)
 )
+_TAKE_KEY = Statement(select(*_key_columns).where(api_keys.c.id == bindparam("key_id")).with_for_update(key_share=True))
+_LIMIT_KEY = Statement(
+    update(api_keys)
+    .where(api_keys.c.id == bindparam("of_id"))
+    .values({name: bindparam(name) for name in ("requests_per_minute", "videos_in_flight")})
+)
 _REVOKE = Statement(
     update(api_keys)
     .where(api_keys.c.id == bindparam("key_id"), api_keys.c.revoked_at.is_(None))
@@ -140,6 +146,22 @@ def key_by_digest(tx: Tx, digest: str) -> tuple[ApiKey, Tenant] | None:
 def keys(tx: Tx, tenant_id: str | None = None) -> list[ApiKey]:
     """Of one tenant, or all."""
     return as_structs(ApiKey, tx.rows(_KEYS, tenant_id=tenant_id))
+
+
+def take_key(tx: Tx, key_id: str) -> ApiKey | None:
+    """The key, revoked or not; nobody else changes it until this unit is kept."""
+    rows = as_structs(ApiKey, tx.rows(_TAKE_KEY, key_id=key_id))
+    return rows[0] if rows else None
+
+
+def limit_key(tx: Tx, key: ApiKey) -> None:
+    """A key's limits as they now are."""
+    tx.run(
+        _LIMIT_KEY,
+        of_id=key.id,
+        requests_per_minute=key.requests_per_minute,
+        videos_in_flight=key.videos_in_flight,
+    )
 
 
 def revoke_key(tx: Tx, key_id: str, *, at: int) -> bool:

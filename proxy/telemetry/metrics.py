@@ -52,6 +52,7 @@ CostOutcome = Literal["delivered", "failed", "undelivered", "abandoned", "double
 AbsorbedReason = Literal["failed_attempt", "overrun", "undelivered", "abandoned", "unknown", "double"]
 CallbackOutcome = Literal["accepted", "ignored", "refused", "healed"]
 Store = Literal["database", "files"]
+LimitReason = Literal["key_requests", "tenant_requests", "key_in_flight", "tenant_in_flight"]
 
 _CODE_CLASSES: Final = {2: "2xx", 4: "4xx", 5: "5xx"}
 _WAITING: Final = ("queued", "in_progress")
@@ -258,6 +259,14 @@ class Metrics:
         pairs = [(route, method) for route, methods in routes.items() for method in sorted(methods)]
         self._routes = {pair: bind(*pair) for pair in pairs[:ROUTE_LABELS]}
         self._other_route = bind(OTHER, OTHER)
+
+        self._rate_limited = self._counters(
+            "reelay_rate_limited_total",
+            "Requests refused by a limit, counted at the answer: too many a minute, or too many videos under way.",
+            {"tenant": ANY, "reason": named(LimitReason)},
+            at_most=120,
+            sheds=("tenant",),
+        )
 
     def _declare_routing(self, providers: frozenset[str], rules: frozenset[str]) -> None:
         self._decisions = self._counters(
@@ -488,6 +497,10 @@ class Metrics:
 
     def budget_shadow_rejected(self, *, tenant: str, reason: str) -> None:
         self._budget_shadow_rejections.child(self.tenant_label(tenant), reason).inc()
+
+    def rate_limited(self, *, tenant: str, reason: str) -> None:
+        """`reason` as in LimitReason: whose limit, and on what."""
+        self._rate_limited.child(self.tenant_label(tenant), reason).inc()
 
     def poll_lag(self, *, provider: str, seconds: float) -> None:
         self._poll_lag.child(provider).observe(seconds)

@@ -67,6 +67,18 @@ def test_wait_is_told_within_what_every_sdk_obeys(told_s: int, sent_s: str) -> N
     assert answer_known(REQUEST, errors.Overloaded("full")).status_code == 503
 
 
+def test_rate_is_told_as_openai_tells_it() -> None:
+    headers = headers_of(answer_known(REQUEST, errors.RateLimited("fast", retry_after_s=12, limit=100)))
+    told = {name: value for name, value in headers.items() if name.startswith("x-ratelimit-")}
+    assert told == {
+        "x-ratelimit-limit-requests": "100",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "12s",
+    }
+    other = headers_of(answer_known(REQUEST, errors.RateLimited("too many under way", retry_after_s=12)))
+    assert not any(name.startswith("x-ratelimit-") for name in other)
+
+
 def test_nobody_to_buy_from_is_503() -> None:
     answer = answer_known(REQUEST, errors.NoProviderAvailable("all off"))
     assert (answer.status_code, body_of(answer)["code"]) == (503, "no_provider_available")

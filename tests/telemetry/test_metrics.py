@@ -21,6 +21,7 @@ from proxy.telemetry.metrics import (
     ExchangeOutcome,
     FallbackReason,
     Gauges,
+    LimitReason,
     Metrics,
     Strategy,
     VideoOutcome,
@@ -189,6 +190,15 @@ def test_money_is_shown_in_dollars() -> None:
     }
     assert moved(metrics, lambda: metrics.cost_differs(provider="provider-1")) == {
         "reelay_cost_differences_total{provider=provider-1}": 1
+    }
+
+
+@pytest.mark.parametrize("reason", get_args(LimitReason))
+def test_a_request_that_a_limit_refused_counts_by_whose_limit_it_is(reason: str) -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    assert moved(metrics, lambda: metrics.rate_limited(tenant="acme", reason=reason)) == {
+        f"reelay_rate_limited_total{{reason={reason},tenant=acme}}": 1
     }
 
 
@@ -369,6 +379,8 @@ def saturate_requests_and_videos(metrics: Metrics, models: list[str], routes: li
     for route, method, status in product([*routes, "made-up"], ("GET", "POST", "made-up"), (200, 302, 404, 500)):
         metrics.request_ended(route=route, method=method, status=status, seconds=1)
     tenants = [f"tenant-{i}" for i in range(TENANT_LABELS + 1)]
+    for tenant, reason in product(tenants, words(LimitReason)):
+        metrics.rate_limited(tenant=tenant, reason=reason)
     for tenant, model in product(tenants, models):
         metrics.charged(tenant=tenant, model=model, microusd=1)
     for tenant, model, outcome in product(tenants, models, words(VideoOutcome)):
