@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from proxy.core.clock import SECOND_US
-from proxy.core.errors import InsufficientQuota, InvalidValue, Overloaded
+from proxy.core.errors import InsufficientQuota, InvalidValue, Overloaded, RateLimited
 from proxy.core.offer import Plan
 from proxy.core.tenant import Caller
 from proxy.core.video import Ask, Spec
@@ -15,7 +15,8 @@ from proxy.policy.plan import Decision, decide
 from proxy.services import budgets, settle
 from proxy.services.budgets import Admission
 from proxy.services.house import House
-from proxy.services.told import tell_crossed, tell_refused
+from proxy.services.limits import Full, Room
+from proxy.services.told import tell_crossed, tell_full, tell_refused
 from proxy.store import ledger, tenants, videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Bound, Video
@@ -36,6 +37,10 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
     """By its own name; None where there is none."""
     idempotency_key: str | None
     fingerprint: str
+    tenant_limited: bool
+    """Whether its tenant had a limit on what is under way, seconds ago."""
+    key_limited: bool
+    """The same of the key that asked."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,20 +104,15 @@ async def accept(
     """
     The accepted video, committed; for a key that is known, its video, before anything is decided anew.
 
-    Raises the errors of the resolver, InsufficientQuota where a budget leaves too little, InvalidValue
-    for an idempotency key that stands for another request, Overloaded while draining or while a disk is
-    nearly full.
+    Raises the errors of the resolver, InsufficientQuota where a budget leaves too little, RateLimited where
+    as many are under way as may be, InvalidValue for an idempotency key that stands for another request,
+    Overloaded while draining or while a disk is nearly full.
     """
     if house.draining:
         raise Overloaded("The server is shutting down.", retry_after_s=2)
-    if idempotency_key is not None:
-        known = await house.store.read_now(
-            lambda tx: repeated(
-                tx, caller.tenant.id, idempotency_key, fingerprint, since=house.clock() - IDEMPOTENCY_US
-            )
-        )
-        if known is not None:
-            return known
+    known = await _known(house, caller, idempotency_key, fingerprint)
+    if known is not None:
+        return known
     if house.full:
         raise Overloaded("The server is short of room for more videos.", retry_after_s=60)
     budget = await _standing(house, caller, ask, house.clock())
@@ -127,9 +127,27 @@ async def accept(
         outcome = await house.store.write_grouped(accept_many, acceptance)
         if isinstance(outcome, Accepted):
             return _told(house, caller, outcome, decision)
+        if isinstance(outcome, Full):
+            # What left no room may have been this very request, sent twice at once.
+            known = await _known(house, caller, idempotency_key, fingerprint)
+            if known is not None:
+                return known
+            tell_full(house, caller.tenant, outcome)
+            raise RateLimited(
+                f"This {outcome.whose} may have {outcome.limit} videos under way at once.",
+                retry_after_s=outcome.retry_after_s(decision.plan.candidates[0].expected_s),
+            )
         # Others were faster, or a budget is new: what is left now decides anew who can be asked.
         budget = outcome
     raise Overloaded("Too many requests share this budget just now; nothing was bought.", retry_after_s=1)
+
+
+async def _known(house: House, caller: Caller, key: str | None, fingerprint: str) -> Accepted | None:
+    """What the key stands for already."""
+    if key is None:
+        return None
+    since = house.clock() - IDEMPOTENCY_US
+    return await house.store.read_now(lambda tx: repeated(tx, caller.tenant.id, key, fingerprint, since=since))
 
 
 def _told(house: House, caller: Caller, accepted: Accepted, decision: Decision) -> Accepted:
@@ -168,7 +186,15 @@ def _acceptance(
         hold="held",
         hold_microusd=plan.hold_microusd,
     )
-    return Acceptance(video=video, plan=kept, end_user=spec.end_user_id, idempotency_key=key, fingerprint=fingerprint)
+    return Acceptance(
+        video=video,
+        plan=kept,
+        end_user=spec.end_user_id,
+        idempotency_key=key,
+        fingerprint=fingerprint,
+        tenant_limited=caller.tenant.videos_in_flight is not None,
+        key_limited=caller.videos_in_flight is not None,
+    )
 
 
 def _bare(spec: Spec) -> Spec:
@@ -176,13 +202,18 @@ def _bare(spec: Spec) -> Spec:
     return msgspec.structs.replace(spec, prompt="", end_user_id=None, metadata={})
 
 
-def accept_many(tx: Tx, items: Sequence[Acceptance]) -> list[Accepted | Standing]:
+def accept_many(tx: Tx, items: Sequence[Acceptance]) -> list[Accepted | Full | Standing]:
     """
     One statement a table for all that were asked for at this moment.
 
-    For one that its budgets refuse, how they stand.
+    For one that a limit refuses, that limit; for one that its budgets refuse, how they stand.
     """
-    answers: list[Accepted | None] = [_repeated(tx, item) for item in items]
+    room = Room(
+        tx,
+        tenant_ids={item.video.tenant_id for item in items if item.tenant_limited},
+        key_ids={item.video.key_id for item in items if item.key_limited and item.video.key_id is not None},
+    )
+    answers = [_repeated(tx, item) or room.take(item.video) for item in items]
     asked = [_with_end_user(tx, item) for item, answer in zip(items, answers, strict=True) if answer is None]
     admissions = budgets.admit_many(tx, [item.video for item in asked])
     fresh = [item for item, admission in zip(asked, admissions, strict=True) if admission.refused is None]

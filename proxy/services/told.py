@@ -9,6 +9,7 @@ from proxy.core.budget import Budget
 from proxy.core.tenant import Tenant
 from proxy.policy.budgets import WHOLE, Crossed, Standing
 from proxy.services.house import House
+from proxy.services.limits import Full
 from proxy.services.settle import Moved
 from proxy.store.videos import Video
 
@@ -51,6 +52,12 @@ def tell_refused(house: House, tenant: Tenant, budget: Standing) -> None:
         return
     house.metrics.budget_rejected(tenant=tenant.id, reason=_bound(tightest))
     _log.info("budget.refused", tenant=tenant.id, budget=tightest.id, left_microusd=budget.left_microusd)
+
+
+def tell_full(house: House, tenant: Tenant, full: Full) -> None:
+    """A request found as much under way as may be."""
+    house.metrics.rate_limited(tenant=tenant.id, reason=f"{full.whose}_in_flight")
+    _log.info("limit.refused", tenant=tenant.id, whose=full.whose, videos=full.limit)
 
 
 def tell_crossed(house: House, tenant: Tenant, shares: Iterable[Crossed]) -> None:
