@@ -30,7 +30,7 @@ demo: .venv/.ready
 
 # Most of these tests wait for a server most of the time, so there may be more of them than cores.
 PYTEST := $(BIN)/pytest -n 4 --dist loadfile
-MONEY := $(addprefix tests/whole/test_,bills.py budgets.py cancelling.py falling_back.py idempotency.py lost_answers.py operator.py)
+MONEY := $(addprefix tests/whole/test_,bills.py budgets.py cancelling.py falling_back.py idempotency.py lost_answers.py operator.py rate_limits.py)
 
 test: .venv/.ready .venv-openai-json-era/.ready
 	$(PYTEST) -m "not long"

@@ -41,7 +41,8 @@ async def test_tenant_is_made_and_changed_with_a_row_for_each(shop: Company) -> 
     made = (await shop.client.post("/admin/tenants", json=body)).raise_for_status().json()
     assert made == {
         "object": "tenant", "id": made["id"], "name": "films", "markup": "0.15", "allow_filter_off": True,
-        "require_end_user_id": False, "created_at": made["created_at"],
+        "require_end_user_id": False, "requests_per_minute": None, "videos_in_flight": None,
+        "created_at": made["created_at"],
     }  # fmt: skip
     assert re.fullmatch("tenant_[0-9a-f]+", made["id"])
     change = {"markup": "0.2", "require_end_user_id": True, "reason": "dearer"}
@@ -117,8 +118,8 @@ async def test_key_is_shown_once_and_opens_at_once(shop: Company) -> None:
     assert re.fullmatch("rly_[0-9A-Za-z]{38}", key)
     assert made == {
         "object": "api_key", "id": made["id"], "tenant": team.id, "name": "ci", "last4": key[-4:],
-        "scopes": ["videos", "reports"], "created_at": made["created_at"], "expires_at": None, "revoked_at": None,
-        "last_used_at": None,
+        "scopes": ["videos", "reports"], "requests_per_minute": None, "videos_in_flight": None,
+        "created_at": made["created_at"], "expires_at": None, "revoked_at": None, "last_used_at": None,
     }  # fmt: skip
     client = await shop.client_of(key)
     assert (await client.get("/v1/spend")).status_code == 200
