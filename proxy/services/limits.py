@@ -37,6 +37,8 @@ class Room:
 
     def take(self, video: Video) -> Full | None:
         """Takes room for it; where a limit leaves none, that one."""
+        if not self._limits:
+            return None
         subjects: list[Subject] = [("tenant", video.tenant_id)]
         if video.key_id is not None:
             subjects.insert(0, ("key", video.key_id))

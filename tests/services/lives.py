@@ -12,7 +12,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from proxy.core.attempt import Attempt
 from proxy.core.budget import Budget, BudgetScope, CounterKey, Period
 from proxy.core.clock import DAY_US
-from proxy.core.errors import InsufficientQuota, Interrupted, InvalidValue, LeaseLost, NotFound, NotSent
+from proxy.core.errors import (
+    InsufficientQuota,
+    Interrupted,
+    InvalidValue,
+    LeaseLost,
+    NotFound,
+    NotSent,
+    RateLimited,
+)
 from proxy.core.money import usd_text
 from proxy.core.tenant import SCOPES, Caller
 from proxy.core.video import Ask
@@ -26,7 +34,7 @@ from proxy.services.intake import accept
 from proxy.services.refunds import RefundWish, refund
 from proxy.services.report import SpendLine, SpendQuery, spend
 from proxy.services.resolve import Finding, resolve
-from proxy.store import budgets, ledger, videos
+from proxy.store import budgets, ledger, tenants, videos
 from proxy.store.base import Tx
 from proxy.store.videos import Video
 from tests.databases import Database
@@ -131,6 +139,7 @@ class Lives(RuleBasedStateMachine):
         """Closed last of all."""
         self._doors = contextlib.AsyncExitStack()
         self.videos: list[str] = []
+        self.tenant = TENANT
 
     async def whose(self, prompt: str) -> tuple[str, int]:
         """Which send an order is."""
@@ -168,14 +177,18 @@ class Lives(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS), key=st.sampled_from(KEYS), sends=st.lists(st.sampled_from(ANSWERS), max_size=2))
     def ask(self, user: str | None, key: str, sends: list[str]) -> None:
-        caller = Caller(tenant=TENANT, key_id=key, scopes=frozenset(SCOPES), budgeted=True)
+        caller = Caller(tenant=self.tenant, key_id=key, scopes=frozenset(SCOPES), budgeted=True)
         wish = Ask(prompt=str(len(self.videos)), seconds=4, end_user_id=user)
         self.sellers.next += sends
         try:
             accepted = self.run(accept(self.house.house, caller, wish, fingerprint="f"))
         except InsufficientQuota:
             return
+        except RateLimited:
+            assert self.under_way() >= (self.tenant.videos_in_flight or 0)
+            return
         self.videos.append(accepted.video.id)
+        assert self.tenant.videos_in_flight is None or self.under_way() <= self.tenant.videos_in_flight
         self.no_budget_is_passed(accepted.video)
 
     @rule()
@@ -290,6 +303,14 @@ class Lives(RuleBasedStateMachine):
         every = self.budgets()
         if every:
             self.run(self.treasurer.remove("key_7", data.draw(st.sampled_from(every)).id))
+
+    @rule(most=st.sampled_from([None, None, 0, 1, 2, 4]))
+    def bound(self, most: int | None) -> None:
+        self.tenant = msgspec.structs.replace(TENANT, videos_in_flight=most)
+        self.run(self.house.house.store.write(lambda tx: tenants.save_tenant(tx, self.tenant)))
+
+    def under_way(self) -> int:
+        return len(self.run(self.house.house.store.read(videos.live_ids)))
 
     def budgets(self) -> list[Budget]:
         return self.run(self.house.house.store.read(budgets.every))
