@@ -18,7 +18,7 @@ from proxy.core.errors import PriceMissing
 from proxy.core.offer import Offer
 from proxy.core.tenant import Tenant
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
-from proxy.policy.prices import price_in_force
+from proxy.policy.prices import list_usd_per_second, price_in_force
 from proxy.policy.spec import ModelName, read_model
 from proxy.services.house import House
 
@@ -100,7 +100,7 @@ def _prices(house: House, tenant: Tenant, offer: Offer) -> list[ModelPrice]:
                 operation=offer.operation,
                 tier=offer.tier,
                 resolution=resolution,
-                usd_per_second=f"{Decimal(price.usd_per_second) * factor:f}",
+                usd_per_second=f"{list_usd_per_second(offer, price, 'auto') * factor:f}",
                 basis=price.basis,
             )
         )

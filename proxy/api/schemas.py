@@ -149,6 +149,7 @@ class ModelPrice(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     resolution: str
     usd_per_second: str
+    """Where the seller bills tokens, of the dearest aspect ratio."""
     basis: PriceBasis
 
 

@@ -36,8 +36,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     id: str
     """Unique in the book; every posting names it."""
     resolution: str
-    usd_per_second: str
-    """List price, a decimal string; audio is included."""
+    usd_per_second: str | None = None
+    """List price, a decimal string; audio is included. None: it is stated by tokens."""
+    usd_per_million_tokens: str | None = None
+    """The same by the tokens that the film is made of; None: it is stated by seconds."""
     starts: str
     """ISO date, UTC, inclusive."""
     source: str

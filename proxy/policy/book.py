@@ -36,9 +36,10 @@ from proxy.policy.marked import (
 )
 from proxy.policy.when import OPERATIONS
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ALWAYS = "0001-01-01"
-_PRICE_KEYS = ("id", "resolution", "usd_per_second", "starts", "source", "basis")
+_UNITS = {"usd_per_second": decimal("0", "1000"), "usd_per_million_tokens": decimal("0", "20000")}
+_PRICE_KEYS = ("id", "resolution", *_UNITS, "starts", "source", "basis")
 _ABILITIES: dict[str, Reader[Any]] = {
     "seller_model": text,
     "resolutions": several(choice(RESOLUTIONS)),
@@ -83,11 +84,19 @@ def _iso_date(item: Item) -> str:
     raise item.wrong("a date such as 2026-04-01")
 
 
+def _amount(fields: Section) -> dict[str, str]:
+    """By unit; there is one."""
+    stated = {unit: plain(how(fields.entries[unit])) for unit, how in _UNITS.items() if unit in fields.entries}
+    if len(stated) != 1:
+        raise fields.item.fault(f"a price needs one of the keys {' and '.join(_UNITS)}, not {len(stated) or 'none'}")
+    return stated
+
+
 def _price(fields: Section) -> Price:
     return Price(
         id=fields.need("id", text),
         resolution=fields.need("resolution", choice(RESOLUTIONS)),
-        usd_per_second=plain(fields.need("usd_per_second", decimal("0", "1000"))),
+        **_amount(fields),
         starts=fields.need("starts", _iso_date),
         source=fields.need("source", text),
         basis=fields.need("basis", choice(("listed", "derived"))),
@@ -199,7 +208,7 @@ class Book:
         price = Price(
             id=fields.read("id", text, f"{offer.id}/{resolution}@{starts}"),
             resolution=resolution,
-            usd_per_second=plain(fields.need("usd_per_second", decimal("0", "1000"))),
+            **_amount(fields),
             starts=starts,
             source=fields.read("source", text, item.source.file),
             basis=fields.read("basis", choice(("listed", "derived")), "listed"),

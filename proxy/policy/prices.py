@@ -13,11 +13,12 @@ import msgspec
 from proxy.core.errors import PriceMissing
 from proxy.core.money import MICRO, microusd_even, microusd_up
 from proxy.core.offer import Candidate, Offer, Price, PriceBasis
-from proxy.core.video import MAX_SECONDS, MIN_SECONDS, PIXELS, RESOLUTIONS, Spec
+from proxy.core.video import ASPECT_RATIOS, MAX_SECONDS, MIN_SECONDS, PIXELS, RESOLUTIONS, Spec
 
 _RESOLUTION_OF = {size: resolution for (resolution, _), size in PIXELS.items()}
 _DERIVED_PERCENT = 125
 """A price that nobody printed may be too low: this much of it is held."""
+_FRAMES_PER_SECOND, _PIXELS_PER_TOKEN = 24, 1024
 
 
 class Rated(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,17 @@ def price_in_force(offer: Offer, resolution: str, day: str) -> Price:
     return max(started, key=lambda price: price.starts)
 
 
+def list_usd_per_second(offer: Offer, price: Price, aspect_ratio: str) -> Decimal:
+    """Of a price of the offer; by tokens it depends on the frame, and `auto` is the dearest that the offer makes."""
+    if price.usd_per_million_tokens is None:
+        return Decimal(price.usd_per_second or 0)
+    ratios = [one for one in offer.aspect_ratios if one != "auto"] or ASPECT_RATIOS
+    sizes = [PIXELS[price.resolution, one] for one in (ratios if aspect_ratio == "auto" else (aspect_ratio,))]
+    pixels = max(width * height for width, height in sizes)
+    tokens = Decimal(pixels * _FRAMES_PER_SECOND) / _PIXELS_PER_TOKEN
+    return Decimal(price.usd_per_million_tokens) * tokens / 1_000_000
+
+
 def rate(offer: Offer, spec: Spec, day: str, *, discount: str) -> Rated:
     """Raises PriceMissing where the asked resolution has no price; a smaller one may lack it."""
     price = price_in_force(offer, spec.resolution, day)
@@ -94,7 +106,7 @@ def rate(offer: Offer, spec: Spec, day: str, *, discount: str) -> Rated:
             listed = price_in_force(offer, resolution, day)
         except PriceMissing:
             continue
-        rates[resolution] = f"{Decimal(listed.usd_per_second) * surcharge:f}"
+        rates[resolution] = f"{list_usd_per_second(offer, listed, spec.aspect_ratio) * surcharge:f}"
     searched = spec.web_search and offer.web_search
     return Rated(
         price_id=price.id,

@@ -84,7 +84,8 @@ def make_spec(**fields: Any) -> Spec:
 def make_price(usd: str, resolution: str = "720p", **fields: Any) -> Price:
     starts = fields.get("starts", "2026-04-01")
     defaults = {"id": f"{resolution}@{starts}", "starts": starts, "source": "a page", "basis": "listed"}
-    return Price(resolution=resolution, usd_per_second=usd, **defaults | fields)
+    amount: dict[str, Any] = {fields.pop("unit", "usd_per_second"): usd}
+    return Price(resolution=resolution, **amount, **defaults | fields)
 
 
 def make_offer(**fields: Any) -> Offer:

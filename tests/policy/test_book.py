@@ -86,6 +86,15 @@ def test_price_of_ones_own_holds_always_unless_it_has_a_start() -> None:
     assert (offer.prices[0].source, offer.prices[0].basis) == ("some.yaml", "listed")
 
 
+def test_price_may_be_stated_by_tokens() -> None:
+    offer = priced('{model: m, tier: fast, resolution: 720p, usd_per_million_tokens: "14"}')
+    assert [(one.usd_per_second, one.usd_per_million_tokens) for one in offer.prices] == [(None, "14")]
+    by_tokens = OFFER.replace('usd_per_second: "0.20"', 'usd_per_million_tokens: "11.2"')
+    book = Book()
+    book.take_catalogue(ACCOUNT, catalogue(f"model: m, {by_tokens}"))
+    assert [one.usd_per_million_tokens for one in book.offers[ID].prices] == ["11.2", None]
+
+
 def test_price_with_a_start_leaves_the_earlier_ones() -> None:
     offer = priced(
         '{model: m, tier: fast, resolution: 720p, usd_per_second: "0.15", starts: 2026-05-01, id: own, source: deal,'
@@ -108,7 +117,15 @@ def test_price_with_a_start_leaves_the_earlier_ones() -> None:
         ('{model: m, tier: fast, resolution: 720p, usd_per_second: "-1"}', "usd_per_second must be a decimal number"),
         ('{model: m, tier: fast, resolution: 720p, usd_per_second: "1", starts: soon}', "starts must be a date"),
         ('{model: m, tier: fast, resolution: 720p, usd_per_second: "1", starts: 2026-02-30}', "starts must be a date"),
-        ("{model: m, tier: fast, resolution: 720p}", 'needs the key "usd_per_second"'),
+        ("{model: m, tier: fast, resolution: 720p}", "usd_per_second and usd_per_million_tokens, not none"),
+        (
+            '{model: m, tier: fast, resolution: 720p, usd_per_second: "1", usd_per_million_tokens: "14"}',
+            "usd_per_second and usd_per_million_tokens, not 2",
+        ),
+        (
+            '{model: m, tier: fast, resolution: 720p, usd_per_million_tokens: "20000.1"}',
+            "usd_per_million_tokens must be a decimal number from 0 to 20000",
+        ),
     ],
 )
 def test_price_that_fits_no_offer_is_refused(prices: str, message: str) -> None:

@@ -118,6 +118,12 @@ def test_figures_are_worked_out_once(rules: Rules) -> None:
     assert later.quote.tenant_microusd == 2_500_000
 
 
+def test_figures_of_another_frame_are_others(rules: Rules) -> None:
+    by_tokens = offer(aspect_ratios=("16:9", "1:1"), prices=(make_price("10", unit="usd_per_million_tokens"),))
+    found = [figures_of(by_tokens, need(aspect_ratio=ratio), rules) for ratio in ("16:9", "1:1", "21:9")]
+    assert [one and one.quote.tenant_microusd for one in found] == [1_080_000, 1_080_000, 1_085_274]
+
+
 class Clockwork:
     """Has learned one time of every offer."""
 

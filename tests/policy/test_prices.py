@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.errors import PriceMissing
-from proxy.core.video import PIXELS, RESOLUTIONS, Spec
+from proxy.core.offer import Price
+from proxy.core.video import ASPECT_RATIOS, PIXELS, RESOLUTIONS, Spec
 from proxy.policy.prices import Charge, Rated, charge, price_in_force, quote, rate, resolution_of
 from tests.policy.policies import make_candidate, make_offer, make_price, make_spec
 
@@ -69,6 +70,44 @@ def test_smaller_resolution_without_a_price_has_no_rate() -> None:
 
 def test_larger_resolution_is_not_among_the_rates() -> None:
     assert list(rate(make_offer(), make_spec(resolution="480p"), DAY, discount="0").rates) == ["480p"]
+
+
+def by_tokens(usd: str, resolution: str = "720p") -> Price:
+    return make_price(usd, resolution, unit="usd_per_million_tokens")
+
+
+@pytest.mark.parametrize(
+    ("resolution", "aspect_ratio", "usd_per_second"),
+    [
+        ("720p", "16:9", "0.3024"),
+        ("720p", "21:9", "0.3038765625"),
+        ("720p", "9:16", "0.3024"),
+        ("480p", "16:9", "0.140616"),
+        ("480p", "1:1", "0.1344"),
+    ],
+)
+def test_price_by_tokens_is_that_of_the_frames_own_pixels(
+    resolution: str, aspect_ratio: str, usd_per_second: str
+) -> None:
+    offer = make_offer(prices=(by_tokens("14"), by_tokens("14", "480p")))
+    rated = rate(offer, make_spec(resolution=resolution, aspect_ratio=aspect_ratio), DAY, discount="0")
+    assert rated.usd_per_second == Decimal(usd_per_second)
+
+
+def test_price_by_tokens_of_an_open_ratio_is_the_dearest_that_the_offer_makes() -> None:
+    wide = make_offer(aspect_ratios=("16:9", "1:1", "21:9", "auto"), prices=(by_tokens("14"),))
+    plain = make_offer(aspect_ratios=("16:9", "1:1", "auto"), prices=(by_tokens("14"),))
+    any_ratio = make_offer(aspect_ratios=("auto",), prices=(by_tokens("14"),))
+    spec = make_spec(aspect_ratio="auto")
+    assert rate(wide, spec, DAY, discount="0").usd_per_second == Decimal("0.3038765625")
+    assert rate(plain, spec, DAY, discount="0").usd_per_second == Decimal("0.3024")
+    assert rate(any_ratio, spec, DAY, discount="0").usd_per_second == Decimal("0.30430575")
+
+
+def test_smaller_film_of_a_price_by_tokens_costs_its_own_pixels() -> None:
+    offer = make_offer(prices=(by_tokens("14"), make_price("0.1", "480p")))
+    rates = rate(offer, make_spec(), DAY, discount="0.5").rates
+    assert {name: Decimal(usd) for name, usd in rates.items()} == {"480p": Decimal("0.05"), "720p": Decimal("0.1512")}
 
 
 def test_quote_is_rounded_up_once_for_each_party() -> None:
@@ -171,12 +210,14 @@ def test_seller_that_says_nothing_took_the_full_rate_of_what_was_asked() -> None
     assert (found.tenant_microusd, found.seller_microusd) == (400_000, 1_000_000)
 
 
+unit = st.sampled_from(["usd_per_second", "usd_per_million_tokens"])
 usd = st.decimals(min_value=0, max_value=10, places=7).map(lambda value: f"{value:f}")
 ratio = st.decimals(min_value=0, max_value=1, places=3).map(lambda value: f"{value:f}")
 
 
 @given(
-    rates=st.fixed_dictionaries(dict.fromkeys(RESOLUTIONS, usd)),
+    rates=st.fixed_dictionaries(dict.fromkeys(RESOLUTIONS, st.tuples(usd, unit))),
+    ratio_asked=st.sampled_from([*ASPECT_RATIOS, "auto"]),
     asked=st.sampled_from(RESOLUTIONS),
     seconds=st.none() | st.integers(4, 15),
     markup=ratio,
@@ -188,7 +229,8 @@ ratio = st.decimals(min_value=0, max_value=1, places=3).map(lambda value: f"{val
     filtered=st.booleans(),
 )
 def test_charge_never_exceeds_quote_or_hold(
-    rates: dict[str, str],
+    rates: dict[str, tuple[str, str]],
+    ratio_asked: str,
     asked: str,
     seconds: int | None,
     markup: str,
@@ -203,9 +245,10 @@ def test_charge_never_exceeds_quote_or_hold(
     offer = make_offer(
         resolutions=RESOLUTIONS,
         filter_off_factor="1.1",
-        prices=tuple(make_price(value, name, basis=basis) for name, value in rates.items()),
+        aspect_ratios=(*ASPECT_RATIOS, "auto"),
+        prices=tuple(make_price(value, name, basis=basis, unit=by) for name, (value, by) in rates.items()),
     )
-    spec = make_spec(resolution=asked, seconds=seconds, content_filter=filtered)
+    spec = make_spec(resolution=asked, aspect_ratio=ratio_asked, seconds=seconds, content_filter=filtered)
     rated: Rated = rate(offer, spec, DAY, discount=discount)
     quoted = quote(rated, 15 if seconds is None else seconds, markup)
     found = charge(
