@@ -7,6 +7,7 @@ import msgspec
 from proxy.core.video import Operation
 
 PriceBasis = Literal["listed", "derived"]
+PriceOrigin = Literal["catalogue", "rules", "override"]
 
 ExclusionReason = Literal[
     "operation",
@@ -36,6 +37,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     id: str
     """Unique in the book; every posting names it."""
     resolution: str
+    with_video: bool = False
+    """Whether it is the price where a video is among the references."""
     usd_per_second: str | None = None
     """List price, a decimal string; audio is included. None: it is stated by tokens."""
     usd_per_million_tokens: str | None = None
@@ -46,6 +49,48 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the figure stands."""
     basis: PriceBasis
     """derived: computed, not seen in print; held at 1.25 times."""
+    origin: PriceOrigin = "catalogue"
+
+
+class PriceOverride(msgspec.Struct, frozen=True):
+    """A dated price that an operator set while the server works; catalogue and rules give way to it."""
+
+    id: str
+    """That of the price too, never given to another."""
+    provider: str
+    model: str
+    tier: str
+    operation: str
+    resolution: str
+    with_video: int
+    usd_per_second: str | None
+    usd_per_million_tokens: str | None
+    starts: str
+    """ISO date, UTC, inclusive."""
+    source: str
+    basis: PriceBasis
+    created_at: int
+    removed_at: int | None = None
+    """None: it holds."""
+
+    @property
+    def offer(self) -> str:
+        """The id of the offer that it is of."""
+        return f"{self.provider}/{self.model}/{self.tier}/{self.operation}"
+
+    @property
+    def price(self) -> Price:
+        return Price(
+            id=self.id,
+            resolution=self.resolution,
+            with_video=bool(self.with_video),
+            usd_per_second=self.usd_per_second,
+            usd_per_million_tokens=self.usd_per_million_tokens,
+            starts=self.starts,
+            source=self.source,
+            basis=self.basis,
+            origin="override",
+        )
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):

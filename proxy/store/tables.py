@@ -93,6 +93,38 @@ budget_counters = _table(
     Index("budget_counters_by_age", "period", "begins_at"),
 )
 
+price_overrides = _table(
+    "price_overrides",  # what operators set over the prices of catalogue and rules
+    Column("id", Text, primary_key=True),  # of the price too, as postings name it
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("resolution", Text, nullable=False),
+    Column("with_video", BigInt, nullable=False),  # 1: where a video is among the references
+    Column("usd_per_second", Text),  # a decimal string; this or the next
+    Column("usd_per_million_tokens", Text),
+    Column("starts", Text, nullable=False),  # ISO date, UTC
+    Column("source", Text, nullable=False),
+    Column("basis", Text, nullable=False),  # core.offer.PriceBasis
+    Column("created_at", BigInt, nullable=False),
+    Column("removed_at", BigInt),  # it holds no more from then on
+)
+_is_live = price_overrides.c.removed_at.is_(None)
+Index(
+    "price_overrides_live",
+    price_overrides.c.provider,
+    price_overrides.c.model,
+    price_overrides.c.tier,
+    price_overrides.c.operation,
+    price_overrides.c.resolution,
+    price_overrides.c.with_video,
+    price_overrides.c.starts,
+    unique=True,
+    sqlite_where=_is_live,
+    postgresql_where=_is_live,
+)
+
 videos = _table(
     "videos",
     Column("id", Text, primary_key=True),

@@ -7,7 +7,7 @@ from typing import Any
 
 from proxy.core.errors import ConfigError
 
-HEAD = "0007"
+HEAD = "0008"
 """The revision that this version speaks."""
 
 FOLDER = Path(__file__).parent
