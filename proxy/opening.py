@@ -14,7 +14,7 @@ from proxy.core.clock import system_clock
 from proxy.core.errors import ConfigError
 from proxy.core.ids import Secrets, time_hex
 from proxy.policy.doubts import with_doubts
-from proxy.policy.rules import Rules, load_rules
+from proxy.policy.rules import Rules, load_rules, with_offers
 from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
 from proxy.settings import Settings, WithFiles, keep_secret
@@ -98,14 +98,7 @@ def play_rules(rules: Rules, origin: str, speed: float) -> Rules:
         )
         for name, offer in rules.offers.items()
     }
-    return msgspec.structs.replace(
-        rules,
-        accounts=accounts,
-        offers=offers,
-        by_model={key: tuple(offers[one.id] for one in several) for key, several in rules.by_model.items()},
-        by_kind={key: tuple(offers[one.id] for one in several) for key, several in rules.by_kind.items()},
-        figures={},
-    )
+    return with_offers(msgspec.structs.replace(rules, accounts=accounts), offers)
 
 
 # Secrets and the database

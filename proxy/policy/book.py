@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.core.account import Account
 from proxy.core.ids import sha256_hex
-from proxy.core.offer import Offer, Price
+from proxy.core.offer import Offer, Price, PriceOrigin
 from proxy.core.video import ASPECT_RATIOS, MAX_SECONDS, MIN_SECONDS, RESOLUTIONS, TIERS
 from proxy.policy.marked import (
     Item,
@@ -75,16 +75,13 @@ def plain(value: Decimal) -> str:
 
 
 def _iso_date(item: Item) -> str:
-    value = text(item)
-    try:
-        if _DATE.fullmatch(value):
-            return date.fromisoformat(value).isoformat()
-    except ValueError:
-        pass
-    raise item.wrong("a date such as 2026-04-01")
+    found = iso_date(text(item))
+    if found is None:
+        raise item.wrong("a date such as 2026-04-01")
+    return found
 
 
-def _amount(fields: Section) -> dict[str, str]:
+def _amount(fields: Section) -> dict[str, Any]:
     """By unit; there is one."""
     stated = {unit: plain(how(fields.entries[unit])) for unit, how in _UNITS.items() if unit in fields.entries}
     if len(stated) != 1:
@@ -92,7 +89,7 @@ def _amount(fields: Section) -> dict[str, str]:
     return stated
 
 
-def _price(fields: Section) -> Price:
+def _price(fields: Section, origin: PriceOrigin) -> Price:
     return Price(
         id=fields.need("id", text),
         resolution=fields.need("resolution", choice(RESOLUTIONS)),
@@ -100,6 +97,7 @@ def _price(fields: Section) -> Price:
         starts=fields.need("starts", _iso_date),
         source=fields.need("source", text),
         basis=fields.need("basis", choice(("listed", "derived"))),
+        origin=origin,
     )
 
 
@@ -117,7 +115,7 @@ def _expected(resolutions: Iterable[str], item: Item) -> dict[str, tuple[float, 
     return found
 
 
-def _offer(fields: Section, account: Account, model: str) -> Offer:
+def _offer(fields: Section, account: Account, model: str, origin: PriceOrigin = "rules") -> Offer:
     abilities = {key: fields.need(key, how) for key, how in _ABILITIES.items()}
     if abilities["min_seconds"] > abilities["max_seconds"]:
         raise fields.item.fault("min_seconds is above max_seconds")
@@ -135,11 +133,24 @@ def _offer(fields: Section, account: Account, model: str) -> Offer:
         filter_off_factor=plain(fields.read("filter_off_factor", decimal("1", "10"), Decimal(1))),
         web_search_usd=plain(fields.read("web_search_usd", decimal("0", "1000"), Decimal(0))),
         expected_s=fields.need("expected_s", lambda item: _expected(resolutions, item)),
-        prices=tuple(_price(section(item, _PRICE_KEYS)) for item in prices),
+        prices=tuple(_price(section(item, _PRICE_KEYS), origin) for item in prices),
     )
     for price in offer.prices:
         _check_price(fields.item, offer, price)
     return offer
+
+
+def overruled(old: Price, new: Price) -> bool:
+    """Whether an entry of an earlier list holds no more beside one of a later list; those that began before do."""
+    return old.resolution == new.resolution and old.with_video == new.with_video and old.starts >= new.starts
+
+
+def iso_date(value: str) -> str | None:
+    """As prices hold it; None for what is no date."""
+    try:
+        return date.fromisoformat(value).isoformat() if _DATE.fullmatch(value) else None
+    except ValueError:
+        return None
 
 
 def _check_price(item: Item, offer: Offer, price: Price) -> None:
@@ -166,7 +177,7 @@ class Book:
         source = Source(file=f"catalog/{account.adapter}.yaml", env={})
         for item in section(compose(file, source), ("offers",)).need("offers", items):
             fields = section(item, _OFFER_KEYS)
-            offer = _offer(fields, account, fields.need("model", text))
+            offer = _offer(fields, account, fields.need("model", text), "catalogue")
             if offer.id in self.offers:
                 raise item.fault(f"the offer {offer.id} is here twice")
             self.offers[offer.id] = offer
@@ -212,6 +223,7 @@ class Book:
             starts=starts,
             source=fields.read("source", text, item.source.file),
             basis=fields.read("basis", choice(("listed", "derived")), "listed"),
+            origin="rules",
         )
         kept = tuple(old for old in offer.prices if not self._overruled(offer, old, price))
         repriced = msgspec.structs.replace(offer, prices=(*kept, price))
@@ -221,7 +233,7 @@ class Book:
 
     def _overruled(self, offer: Offer, old: Price, new: Price) -> bool:
         from_catalogue = (offer.id, old.id) not in self._own_prices
-        return from_catalogue and old.resolution == new.resolution and old.starts >= new.starts
+        return from_catalogue and overruled(old, new)
 
     def check_price_ids(self, item: Item) -> None:
         """Two different prices under one id would make a posting name the wrong one."""

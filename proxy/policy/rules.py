@@ -129,6 +129,17 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return f"Rules({self.rules_hash[:12]}, {len(self.offers)} offers, {len(self.rules)} rules)"
 
 
+def with_offers(rules: Rules, offers: dict[str, Offer]) -> Rules:
+    """The same rules about other figures of the same offers; what was worked out before is forgotten."""
+    return msgspec.structs.replace(
+        rules,
+        offers=offers,
+        by_model={key: tuple(offers[one.id] for one in several) for key, several in rules.by_model.items()},
+        by_kind={key: tuple(offers[one.id] for one in several) for key, several in rules.by_kind.items()},
+        figures={},
+    )
+
+
 _TOP_KEYS = (
     "version",
     "defaults",
