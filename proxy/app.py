@@ -45,7 +45,7 @@ from proxy.services.restored import Doubted, last_restore, look_back
 from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
-from proxy.store import tenants, work
+from proxy.store import prices, tenants, work
 from proxy.store.base import Store, Tx
 from proxy.store.sqlite import FileLock
 from proxy.telemetry import logs
@@ -265,6 +265,7 @@ async def _house(
     return House(
         store=store,
         rules=rules,
+        overrides=await store.read(prices.live_overrides),
         adapters=load_adapters(),
         transport=transport,
         fetcher=fetcher,

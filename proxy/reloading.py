@@ -1,4 +1,4 @@
-"""Notices that the rules have changed, or that somebody asks for them to be read anew."""
+"""Notices that the rules or the prices set over them have changed, or that somebody asks for them to be read anew."""
 
 import asyncio
 import logging
@@ -11,19 +11,19 @@ import structlog
 from proxy.core.ids import sha256_hex
 from proxy.policy.rules import Rules
 from proxy.services.house import House
-from proxy.services.rulebook import reload
+from proxy.services.rulebook import reload, reprice
 from proxy.telemetry import logs
 
 _log = structlog.get_logger("reelay.rules")
 
 LOOK_EVERY_S = 5.0
-"""How late a change is noticed that the file system does not tell of, behind a chain of links say."""
+"""How late is noticed what nobody tells of: a file changed behind a chain of links, a price set elsewhere."""
 SETTLED_MS = 200
 """How long nothing more may happen in the folder before the file is read: an editor writes in several steps."""
 
 
 class Reloading:
-    """Keeps a house's rules those of the file."""
+    """Keeps a house's rules those of the file, and its prices those of the database."""
 
     def __init__(self, house: House, path: Path, read: Callable[[], Rules], redaction: logs.Redaction) -> None:
         self._house = house
@@ -41,16 +41,17 @@ class Reloading:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        watch = asyncio.create_task(self._watch())
+        watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_prices())]
         try:
             while True:
                 await self._asked.wait()
                 self._asked.clear()
                 await reload(self._house, self._read_quietly)
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            for watch in watching:
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
 
     def _read_quietly(self) -> Rules:
         rules = self._read()
@@ -79,6 +80,11 @@ class Reloading:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             await self._look()
+
+    async def _keep_prices(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await reprice(self._house)
 
     async def _look(self) -> None:
         found = await asyncio.to_thread(_hash_of, self._path)

@@ -1,16 +1,18 @@
 """What every service works with, handed in once by the wiring."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from proxy.core.account import Account
 from proxy.core.clock import Clock
 from proxy.core.ids import NewId, Secrets
+from proxy.core.offer import PriceOverride
 from proxy.outside.assets import Fetcher
 from proxy.outside.base import Disk, Storage
 from proxy.outside.transport import Transport
+from proxy.policy.overrides import lay_over
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter, Polls
 from proxy.services.pulse import Pulse
@@ -35,6 +37,7 @@ class House:
         *,
         store: Store,
         rules: Rules,
+        overrides: Sequence[PriceOverride] = (),
         adapters: Mapping[str, Adapter],
         transport: Transport,
         fetcher: Fetcher,
@@ -51,8 +54,14 @@ class House:
         restored_at: int = 0,
     ) -> None:
         self.store = store
-        self.rules = rules
-        """Replaced as a whole by a reload, and only between two steps of the event loop."""
+        self.written = rules
+        """As the file says; replaced with what is in force."""
+        self.overrides = tuple(overrides)
+        """As the database last said."""
+        self.rules = lay_over(rules, self.overrides)
+        """In force. Replaced as a whole by a reload or a new price, and only between two steps of the event loop."""
+        self.repricing = asyncio.Lock()
+        """Held while the overrides are read, so that what was read later counts."""
         self.rules_since = clock()
         self.last_reload: LastReload | None = None
         self.adapters = adapters

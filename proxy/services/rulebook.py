@@ -6,10 +6,11 @@ from collections.abc import Callable
 import structlog
 
 from proxy.core.errors import ConfigError, ReelayError
+from proxy.policy.overrides import lay_over
 from proxy.policy.rules import Rules
 from proxy.services.house import House, LastReload
 from proxy.services.vanished import bring_back, still_owed
-from proxy.store import videos
+from proxy.store import prices, videos
 from proxy.store.base import Tx
 
 _log = structlog.get_logger("reelay.rules")
@@ -67,10 +68,34 @@ async def put_in_force(house: House, rules: Rules) -> None:
             _log.warning("attempts.remarked", running_again=returned)
             house.due.set()
     # Nothing is awaited from here on, so that whoever reads twice within one step reads the same.
-    house.rules = rules
+    house.written, house.rules = rules, lay_over(rules, house.overrides)
     house.last_reload = LastReload(at=house.clock(), error=None)
     house.rules_since = house.last_reload.at
     house.metrics.set_names(
         providers=list(after), models=rules.models, offers=list(rules.offers), rules=[rule.name for rule in rules.rules]
     )
     house.metrics.rules_read(in_force_at_us=house.rules_since)
+
+
+async def reprice(house: House) -> None:
+    """
+    From now on the prices hold that operators have set in the database, as it is at this moment.
+
+    Never raises what is wrong with the database: that is logged, and the prices in force stay.
+    """
+    async with house.repricing:
+        try:
+            found = tuple(await house.store.read(prices.live_overrides))
+        except ReelayError as exc:
+            _log.warning("prices.not_read", why=str(exc), in_force=len(house.overrides))
+            return
+        except Exception:  # noqa: BLE001 - the prices in force are better than none
+            _log.exception("prices.not_read", in_force=len(house.overrides))
+            return
+        if found == house.overrides:
+            return
+        house.overrides, house.rules = found, lay_over(house.written, found)
+        house.rules_since = house.clock()
+    _log.info("prices.in_force", overrides=len(found), book_hash=house.rules.book_hash[:12])
+    for what in house.rules.warnings[len(house.written.warnings) :]:
+        _log.warning("rules.warning", what=what)
