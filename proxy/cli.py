@@ -102,7 +102,7 @@ def check(file: Path | None) -> None:
     Check the rules: every mistake with its line, every doubt as a warning.
 
     FILE is REELAY_RULES unless given. Where there is a database, a provider that is still owed attempts must
-    be in the rules.
+    be in the rules; prices that were set there, by `reelay prices`, are not looked at.
     """
     from proxy.opening import read_rules, vanished_in  # noqa: PLC0415
     from proxy.services.vanished import still_owed  # noqa: PLC0415
@@ -241,6 +241,7 @@ for command in (
     verbs.tenants,
     verbs.keys,
     verbs.budgets,
+    verbs.prices,
     verbs.attempts,
     bookkeeping.report,
     bookkeeping.statements,

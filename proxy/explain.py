@@ -89,8 +89,9 @@ def explain(rules: Path | None, server: str | None, key: str | None, as_json: bo
     """
     Explain what would be made of a request: by which rule, by whom, at what price, and why not by the others.
 
-    Nothing is bought. By the rules alone it needs no server and no database; with --sandbox every provider
-    has its key. A server is asked what it would do for the tenant of the key.
+    Nothing is bought. By the rules alone it needs no server and no database, and knows no price that was set by
+    `reelay prices`; with --sandbox every provider has its key. A server is asked what it would do for the tenant
+    of the key.
     """
     fields = {name: said.pop(name) for name in list(said) if name not in {"body", *_ABOUT_THE_TENANT}}
     body = _body(said.pop("body"), fields)

@@ -7,8 +7,8 @@ PROXY, TESTS = ROOT / "proxy", ROOT / "tests"
 
 ELSEWHERE = {
     "played with a store and sellers by script in tests/services, and with everything real in tests/whole": "services",
-    "asked over HTTP in tests/whole": "api/admin api/auth api/callbacks api/failures api/health api/models api/reports"
-    " api/books api/site api/statements api/videos api/views",
+    "asked over HTTP in tests/whole": "api/admin api/auth api/books api/callbacks api/failures api/health api/models"
+    " api/prices api/reports api/site api/statements api/videos api/views",
     "asked over the sellers' wires in tests/simulator": "simulator/admin simulator/app simulator/archive simulator/base"
     " simulator/desk simulator/exchange simulator/film simulator/job simulator/jobs simulator/journal"
     " simulator/ledger simulator/prices simulator/runflow_fields simulator/switches",

@@ -23,6 +23,8 @@ from proxy.api.schemas import (
     KeyRevoked,
     ModelList,
     ModelObject,
+    PriceRemoved,
+    PriceSet,
     QuoteObject,
     TenantObject,
     VideoDeleted,
@@ -36,6 +38,7 @@ from proxy.services.accounts import KeyChange, KeyWish, TenantChange
 from proxy.services.allowances import BudgetChange, BudgetWish
 from proxy.services.erasure import ErasureWish
 from proxy.services.overview import AttemptLine, ProviderLine, RulesInForce
+from proxy.services.pricing import PriceLine, PriceWish
 from proxy.services.refunds import RefundWish
 from proxy.services.report import GROUPS, PAIR, SpendLine
 from proxy.services.resolve import Finding
@@ -95,6 +98,9 @@ SHAPES: dict[str, Shape] = {
     "POST /admin/budgets": Shape(takes=BudgetWish, answers=BudgetObject),
     "PATCH /admin/budgets/{budget}": Shape(takes=BudgetChange, answers=BudgetObject),
     "DELETE /admin/budgets/{budget}": Shape(answers=BudgetRemoved, query=("reason",)),
+    "GET /admin/prices": Shape(answers=PriceLine, many=True, query=("provider", "model")),
+    "POST /admin/prices": Shape(takes=PriceWish, answers=PriceSet),
+    "DELETE /admin/prices/{price}": Shape(answers=PriceRemoved, query=("reason",)),
     "GET /admin/providers": Shape(answers=ProviderLine, many=True),
     "GET /admin/rules": Shape(answers=RulesInForce),
     "GET /admin/attempts": Shape(answers=AttemptLine, many=True, query=("state", "limit")),
@@ -119,6 +125,8 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "enum": ["json", "csv", "html", "charges"], "default": "json"},
     ),
     "tenant": ("Id or name; without it all.", {"type": "string"}),
+    "provider": ("Of this provider alone.", {"type": "string"}),
+    "model": ("Of this model alone, by any of its names.", {"type": "string"}),
     "state": ("State of the attempts.", {"type": "string", "default": "unknown"}),
     "reason": ("Kept in the admins' log.", {"type": "string"}),
     "Idempotency-Key": ("The same key and body stand for the same video, for 24 hours.", {"type": "string"}),

@@ -285,6 +285,31 @@ class BudgetRemoved(msgspec.Struct, frozen=True, kw_only=True):
     removed: Literal[True] = True
 
 
+class PriceSet(msgspec.Struct, frozen=True, kw_only=True):
+    """A price that an operator set over those of catalogue and rules."""
+
+    object: Literal["price.set"] = "price.set"
+    id: str
+    """Of the price too, as bills name it."""
+    provider: str
+    model: str
+    tier: str
+    operation: str
+    resolution: str
+    usd_per_second: str | None
+    usd_per_million_tokens: str | None
+    starts: str
+    source: str
+    basis: PriceBasis
+    created_at: int
+
+
+class PriceRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["price.removed"] = "price.removed"
+    id: str
+    removed: Literal[True] = True
+
+
 class EndUserErased(msgspec.Struct, frozen=True, kw_only=True):
     """What is left of an end user: the surrogate, under which the ledger's rows stay."""
 

@@ -11,7 +11,7 @@ from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api import admin, books, callbacks, failures, health, models, openapi, reports, statements, videos
+from proxy.api import admin, books, callbacks, failures, health, models, openapi, prices, reports, statements, videos
 from proxy.api.auth import Keyring
 from proxy.api.limits import Turnstile
 from proxy.services.accounts import Registrar
@@ -19,7 +19,7 @@ from proxy.services.house import House
 
 _log = structlog.get_logger("reelay.http")
 
-_ROOMS: tuple[Any, ...] = (videos, models, reports, statements, callbacks, admin, books, health, openapi)
+_ROOMS: tuple[Any, ...] = (videos, models, reports, statements, callbacks, admin, prices, books, health, openapi)
 
 
 def build_site(
