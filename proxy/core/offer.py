@@ -8,6 +8,12 @@ from proxy.core.video import Operation
 
 PriceBasis = Literal["listed", "derived"]
 PriceOrigin = Literal["catalogue", "rules", "override"]
+InputSeconds = Literal["added", "longest_added"]
+"""
+How a seller bills the seconds of reference videos beside those of the film.
+
+added: both. longest_added: those of the film, and again whichever of the two is longer.
+"""
 
 ExclusionReason = Literal[
     "operation",
@@ -131,6 +137,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Surcharge when `content_filter` is false, a decimal string."""
     web_search_usd: str = "0"
     """Surcharge per video with web search."""
+    input_seconds: InputSeconds | None = None
+    """None: those of reference videos are not billed."""
 
     def expected_time_s(self, resolution: str, seconds: int) -> float:
         """From accept to file, by the catalogue."""
@@ -161,6 +169,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """Resolution to USD per second after discount and surcharges, before markup; the asked one and those below it."""
     fixed_usd: str
     """Per video on top of the seconds, after discount, before markup; a decimal string."""
+    input_seconds: InputSeconds | None = None
+    """As the offer's."""
     seller_microusd: int
     """Expected price at the seller, rounded up; `auto` length at its longest."""
     quote_microusd: int

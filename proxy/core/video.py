@@ -105,6 +105,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     seed: int | None = None
     web_search: bool = False
+    input_video_s: int = 0
+    """Of all reference videos together, rounded up."""
     end_user_id: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     stated: frozenset[str] = frozenset()

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from proxy.core.account import Account
 from proxy.core.ids import sha256_hex
-from proxy.core.offer import Offer, Price, PriceOrigin
+from proxy.core.offer import InputSeconds, Offer, Price, PriceOrigin
 from proxy.core.video import ASPECT_RATIOS, MAX_SECONDS, MIN_SECONDS, RESOLUTIONS, TIERS
 from proxy.policy.marked import (
     Item,
@@ -39,7 +39,7 @@ from proxy.policy.when import OPERATIONS
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _ALWAYS = "0001-01-01"
 _UNITS = {"usd_per_second": decimal("0", "1000"), "usd_per_million_tokens": decimal("0", "20000")}
-_PRICE_KEYS = ("id", "resolution", *_UNITS, "starts", "source", "basis")
+_PRICE_KEYS = ("id", "resolution", "with_video", *_UNITS, "starts", "source", "basis")
 _ABILITIES: dict[str, Reader[Any]] = {
     "seller_model": text,
     "resolutions": several(choice(RESOLUTIONS)),
@@ -64,6 +64,7 @@ _OFFER_KEYS = (
     *_ABILITIES,
     "filter_off_factor",
     "web_search_usd",
+    "input_seconds",
     "expected_s",
     "prices",
 )
@@ -93,6 +94,7 @@ def _price(fields: Section, origin: PriceOrigin) -> Price:
     return Price(
         id=fields.need("id", text),
         resolution=fields.need("resolution", choice(RESOLUTIONS)),
+        with_video=fields.read("with_video", flag, default=False),
         **_amount(fields),
         starts=fields.need("starts", _iso_date),
         source=fields.need("source", text),
@@ -132,12 +134,17 @@ def _offer(fields: Section, account: Account, model: str, origin: PriceOrigin = 
         **abilities,
         filter_off_factor=plain(fields.read("filter_off_factor", decimal("1", "10"), Decimal(1))),
         web_search_usd=plain(fields.read("web_search_usd", decimal("0", "1000"), Decimal(0))),
+        input_seconds=fields.read("input_seconds", choice(get_args(InputSeconds)), None),
         expected_s=fields.need("expected_s", lambda item: _expected(resolutions, item)),
         prices=tuple(_price(section(item, _PRICE_KEYS), origin) for item in prices),
     )
     for price in offer.prices:
         _check_price(fields.item, offer, price)
     return offer
+
+
+def _begins_with(one: Price, other: Price) -> bool:
+    return (one.resolution, one.with_video, one.starts) == (other.resolution, other.with_video, other.starts)
 
 
 def overruled(old: Price, new: Price) -> bool:
@@ -156,7 +163,7 @@ def iso_date(value: str) -> str | None:
 def _check_price(item: Item, offer: Offer, price: Price) -> None:
     if price.resolution not in offer.resolutions:
         raise item.fault(f"a price for {price.resolution}, which {offer.id} does not make")
-    if sum(other.resolution == price.resolution and other.starts == price.starts for other in offer.prices) > 1:
+    if sum(_begins_with(other, price) for other in offer.prices) > 1:
         raise item.fault(f"two prices of {offer.id} for {price.resolution} start on {price.starts}")
 
 
@@ -215,10 +222,12 @@ class Book:
 
     def _reprice(self, item: Item, offer: Offer, fields: Section) -> None:
         resolution = fields.need("resolution", choice(RESOLUTIONS))
+        with_video = fields.read("with_video", flag, default=False)
         starts = fields.read("starts", _iso_date, _ALWAYS)
         price = Price(
-            id=fields.read("id", text, f"{offer.id}/{resolution}@{starts}"),
+            id=fields.read("id", text, f"{offer.id}/{resolution}{'+video' if with_video else ''}@{starts}"),
             resolution=resolution,
+            with_video=with_video,
             **_amount(fields),
             starts=starts,
             source=fields.read("source", text, item.source.file),

@@ -10,7 +10,7 @@ from proxy.core.offer import ExclusionReason, Offer
 from proxy.core.video import Spec
 from proxy.policy.budgets import UNBOUND, Standing
 from proxy.policy.pace import LearnedTimes
-from proxy.policy.prices import Quote, Rated, quote, rate
+from proxy.policy.prices import Quote, Rated, billed_seconds, quote, rate
 from proxy.policy.rules import Rules
 
 _MOST_FIGURES = 10_000
@@ -118,7 +118,14 @@ def figures_of(offer: Offer, need: Need, rules: Rules) -> Figures | None:
 def _by_catalogue(offer: Offer, need: Need, rules: Rules) -> Figures | None:
     """What stands in rules and catalogue, worked out once; what is learned changes and is not kept."""
     spec, known = need.spec, rules.figures
-    wanted = (spec.resolution, spec.aspect_ratio, spec.seconds, spec.content_filter, spec.web_search)
+    wanted = (
+        spec.resolution,
+        spec.aspect_ratio,
+        spec.seconds,
+        spec.content_filter,
+        spec.web_search,
+        spec.input_video_s,
+    )
     key = (offer.id, wanted, need.markup, need.day)
     found: Figures | Literal["unknown"] | None = known.get(key, "unknown")
     if found != "unknown":
@@ -138,7 +145,7 @@ def _work_out(offer: Offer, need: Need, rules: Rules) -> Figures | None:
         return None
     return Figures(
         rated=rated,
-        quote=quote(rated, seconds, need.markup),
+        quote=quote(rated, billed_seconds(offer.input_seconds, seconds, spec.input_video_s), need.markup),
         expected_s=offer.expected_time_s(spec.resolution, seconds),
     )
 

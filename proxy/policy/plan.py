@@ -298,6 +298,7 @@ def _candidate(offer: Offer, figures: Figures, reason: str) -> Candidate:
         basis=rated.basis,
         rates=rated.rates,
         fixed_usd=f"{rated.fixed_usd:f}",
+        input_seconds=offer.input_seconds,
         seller_microusd=quote.seller_microusd,
         quote_microusd=quote.tenant_microusd,
         hold_microusd=quote.hold_microusd,

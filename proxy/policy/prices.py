@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.core.errors import PriceMissing
 from proxy.core.money import MICRO, microusd_even, microusd_up
-from proxy.core.offer import Candidate, Offer, Price, PriceBasis
+from proxy.core.offer import Candidate, InputSeconds, Offer, Price, PriceBasis
 from proxy.core.video import ASPECT_RATIOS, MAX_SECONDS, MIN_SECONDS, PIXELS, RESOLUTIONS, Spec
 
 _RESOLUTION_OF = {size: resolution for (resolution, _), size in PIXELS.items()}
@@ -44,7 +44,7 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
     """How a charge to a tenant comes about, markup included: enough to work it out again years later."""
 
     quantity: int
-    """Seconds of film; 1 where the seller's stated price of the whole video counts."""
+    """Seconds of film, and of reference video that is billed; 1 where the seller's stated price of all counts."""
     unit_usd: str
     """For each of these, a decimal string."""
     fixed_usd: str
@@ -70,18 +70,27 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     seller_microusd: int
     overrun_microusd: int
     billed_seconds: int
+    """Of film."""
     billed_resolution: str
     tariff: Tariff
     expected_microusd: int
     """What the seller's own price makes for what was asked."""
 
 
-def price_in_force(offer: Offer, resolution: str, day: str) -> Price:
-    """The latest entry that had started on `day`, an ISO date. Raises PriceMissing; never guesses."""
-    started = [price for price in offer.prices if price.resolution == resolution and price.starts <= day]
+def price_in_force(offer: Offer, resolution: str, day: str, *, with_video: bool = False) -> Price:
+    """
+    The latest entry that had started on `day`, an ISO date; `with_video` that of reference videos, if there is one.
+
+    Raises PriceMissing; never guesses.
+    """
+    started = [
+        price
+        for price in offer.prices
+        if price.resolution == resolution and price.starts <= day and (with_video or not price.with_video)
+    ]
     if not started:
         raise PriceMissing(f"{offer.id} has no price for {resolution} on {day}")
-    return max(started, key=lambda price: price.starts)
+    return max(started, key=lambda price: (price.with_video, price.starts))
 
 
 def list_usd_per_second(offer: Offer, price: Price, aspect_ratio: str) -> Decimal:
@@ -97,13 +106,14 @@ def list_usd_per_second(offer: Offer, price: Price, aspect_ratio: str) -> Decima
 
 def rate(offer: Offer, spec: Spec, day: str, *, discount: str) -> Rated:
     """Raises PriceMissing where the asked resolution has no price; a smaller one may lack it."""
-    price = price_in_force(offer, spec.resolution, day)
+    with_video = spec.input_video_s > 0
+    price = price_in_force(offer, spec.resolution, day, with_video=with_video)
     factor = 1 - Decimal(discount)
     surcharge = factor if spec.content_filter else factor * Decimal(offer.filter_off_factor)
     rates: dict[str, str] = {}
     for resolution in RESOLUTIONS[: RESOLUTIONS.index(spec.resolution) + 1]:
         try:
-            listed = price_in_force(offer, resolution, day)
+            listed = price_in_force(offer, resolution, day, with_video=with_video)
         except PriceMissing:
             continue
         rates[resolution] = f"{list_usd_per_second(offer, listed, spec.aspect_ratio) * surcharge:f}"
@@ -117,8 +127,15 @@ def rate(offer: Offer, spec: Spec, day: str, *, discount: str) -> Rated:
     )
 
 
+def billed_seconds(how: InputSeconds | None, film_s: int, input_s: int) -> int:
+    """What a seller counts for so many seconds of film made after so many of reference video."""
+    if how is None or not input_s:
+        return film_s
+    return film_s + (input_s if how == "added" else max(film_s, input_s))
+
+
 def quote(rated: Rated, seconds: int, markup: str) -> Quote:
-    """For `auto` length the caller names the longest."""
+    """Of so many billed seconds; for `auto` length the caller names the longest."""
     usd = rated.usd_per_second * seconds + rated.fixed_usd
     tenant = microusd_up(usd * (1 + Decimal(markup)))
     hold = -(-tenant * _DERIVED_PERCENT // 100) if rated.basis == "derived" else tenant
@@ -168,12 +185,14 @@ def charge(
     fixed = Decimal(candidate.fixed_usd)
     factor = 1 + Decimal(markup)
     rate_usd = _lowest_rate(candidate.rates, resolution)
-    full_usd = Decimal(candidate.rates[asked.resolution]) * wanted + fixed
-    tariff = Tariff(quantity=seconds, unit_usd=f"{rate_usd * factor:f}", fixed_usd=f"{fixed * factor:f}")
+    billed = billed_seconds(candidate.input_seconds, seconds, asked.input_video_s)
+    billed_in_full = billed_seconds(candidate.input_seconds, wanted, asked.input_video_s)
+    full_usd = Decimal(candidate.rates[asked.resolution]) * billed_in_full + fixed
+    tariff = Tariff(quantity=billed, unit_usd=f"{rate_usd * factor:f}", fixed_usd=f"{fixed * factor:f}")
     if candidate.basis == "derived" and stated_cost_microusd is not None:
         stated_usd = stated_cost_microusd / MICRO
         as_asked = measured == wanted and delivered == asked.resolution
-        if as_asked or stated_usd < rate_usd * seconds + fixed:
+        if as_asked or stated_usd < rate_usd * billed + fixed:
             tariff = Tariff(quantity=1, unit_usd=f"{stated_usd * factor:f}", fixed_usd="0")
     expected = microusd_even(full_usd)
     seller = expected if stated_cost_microusd is None else stated_cost_microusd

@@ -95,6 +95,27 @@ def test_price_may_be_stated_by_tokens() -> None:
     assert [one.usd_per_million_tokens for one in book.offers[ID].prices] == ["11.2", None]
 
 
+def test_price_with_reference_videos_stands_beside_the_plain_one() -> None:
+    price = '{model: m, tier: fast, resolution: 720p, usd_per_second: "0.15", with_video: true}'
+    offer = priced(price)
+    assert [(one.usd_per_second, one.with_video) for one in offer.prices] == [
+        ("0.20", False),
+        ("0.30", False),
+        ("0.15", True),
+    ]
+    assert offer.prices[-1].id == f"{ID}/720p+video@0001-01-01"
+    with pytest.raises(ConfigError, match="two prices of"):
+        priced(f"{price}, {price}")
+
+
+def test_offer_says_how_seconds_of_reference_videos_are_billed() -> None:
+    assert make_book().offers[ID].input_seconds is None
+    book = Book()
+    book.take_catalogue(ACCOUNT, catalogue(f"model: m, input_seconds: longest_added, {OFFER}"))
+    assert book.offers[ID].input_seconds == "longest_added"
+    assert "input_seconds must be one of added, longest_added" in mistake(f"model: m, input_seconds: all, {OFFER}")
+
+
 def test_price_with_a_start_leaves_the_earlier_ones() -> None:
     offer = priced(
         '{model: m, tier: fast, resolution: 720p, usd_per_second: "0.15", starts: 2026-05-01, id: own, source: deal,'

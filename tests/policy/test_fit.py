@@ -124,6 +124,15 @@ def test_figures_of_another_frame_are_others(rules: Rules) -> None:
     assert [one and one.quote.tenant_microusd for one in found] == [1_080_000, 1_080_000, 1_085_274]
 
 
+def test_seconds_of_reference_videos_count_in_price_and_not_in_time(rules: Rules) -> None:
+    one = offer(input_seconds="added", prices=(make_price("0.20"), make_price("0.10", with_video=True, id="v")))
+    plain, videos = figures_of(one, need(), rules), figures_of(one, need(input_video_s=9), rules)
+    assert plain is not None
+    assert videos is not None
+    assert (plain.quote.tenant_microusd, videos.quote.tenant_microusd) == (1_000_000, 1_400_000)
+    assert plain.expected_s == videos.expected_s
+
+
 class Clockwork:
     """Has learned one time of every offer."""
 

@@ -79,6 +79,12 @@ def test_override_may_be_stated_by_tokens() -> None:
     assert candidate.quote_microusd == 1_080_000
 
 
+def test_override_of_reference_videos_leaves_the_plain_price() -> None:
+    laid = lay_over(PLAIN, (make_override(with_video=1),))
+    assert in_force(laid, "2026-11-21") == ("fal-standard-720p-2026-04-01", "catalogue")
+    assert price_in_force(laid.offers[OFFER], "720p", "2026-11-21", with_video=True).id == "price_a"
+
+
 def test_hash_of_the_book_is_that_of_the_prices_in_force() -> None:
     one, other = make_override(), make_override("0.26")
     hashes = {

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.errors import PriceMissing
-from proxy.core.offer import Price
+from proxy.core.offer import InputSeconds, Price
 from proxy.core.video import ASPECT_RATIOS, PIXELS, RESOLUTIONS, Spec
-from proxy.policy.prices import Charge, Rated, charge, price_in_force, quote, rate, resolution_of
+from proxy.policy.prices import Charge, Rated, billed_seconds, charge, price_in_force, quote, rate, resolution_of
 from tests.policy.policies import make_candidate, make_offer, make_price, make_spec
 
 DAY = "2026-11-21"
@@ -210,6 +210,47 @@ def test_seller_that_says_nothing_took_the_full_rate_of_what_was_asked() -> None
     assert (found.tenant_microusd, found.seller_microusd) == (400_000, 1_000_000)
 
 
+# Seconds of reference videos
+
+
+@pytest.mark.parametrize(
+    ("how", "film_s", "input_s", "billed"),
+    [
+        (None, 5, 9, 5),
+        ("added", 5, 0, 5),
+        ("added", 5, 9, 14),
+        ("longest_added", 5, 0, 5),
+        ("longest_added", 5, 9, 14),
+        ("longest_added", 9, 5, 18),
+    ],
+)
+def test_seconds_of_reference_videos_count_as_the_seller_counts_them(
+    how: InputSeconds | None, film_s: int, input_s: int, billed: int
+) -> None:
+    assert billed_seconds(how, film_s, input_s) == billed
+
+
+def test_price_with_a_reference_video_is_the_one_of_its_own_or_the_plain_one() -> None:
+    own = make_price("0.12", with_video=True, id="with", starts="2026-05-01")
+    offer = make_offer(
+        prices=(make_price("0.10", "480p"), own, make_price("0.20"), make_price("0.30", starts="2026-06-01"))
+    )
+    plain, videos = make_spec(), make_spec(input_video_s=9)
+    assert rate(offer, plain, DAY, discount="0").price_id == "720p@2026-06-01"
+    rated = rate(offer, videos, DAY, discount="0")
+    assert (rated.price_id, rated.rates) == ("with", {"480p": "0.10", "720p": "0.12"})
+    assert rate(offer, videos, "2026-04-30", discount="0").price_id == "720p@2026-04-01"
+
+
+def test_seconds_of_reference_videos_are_charged_and_what_is_missing_of_the_film_is_not() -> None:
+    spec = make_spec(input_video_s=9)
+    full = settled(spec, input_seconds="added")
+    assert (full.tenant_microusd, full.tariff.quantity, full.billed_seconds) == (2_800_000, 14, 5)
+    short = settled(spec, input_seconds="longest_added", seconds=3.0)
+    assert (short.tenant_microusd, short.seller_microusd, short.billed_seconds) == (2_400_000, 2_800_000, 3)
+    assert settled(spec).tenant_microusd == 1_000_000
+
+
 unit = st.sampled_from(["usd_per_second", "usd_per_million_tokens"])
 usd = st.decimals(min_value=0, max_value=10, places=7).map(lambda value: f"{value:f}")
 ratio = st.decimals(min_value=0, max_value=1, places=3).map(lambda value: f"{value:f}")
@@ -226,6 +267,8 @@ ratio = st.decimals(min_value=0, max_value=1, places=3).map(lambda value: f"{val
     delivered=st.floats(0, 20),
     size=st.sampled_from(list(PIXELS.values())),
     stated=st.none() | st.integers(0, 10**9),
+    input_seconds=st.sampled_from([None, "added", "longest_added"]),
+    input_s=st.integers(0, 45),
     filtered=st.booleans(),
 )
 def test_charge_never_exceeds_quote_or_hold(
@@ -239,6 +282,8 @@ def test_charge_never_exceeds_quote_or_hold(
     delivered: float,
     size: tuple[int, int],
     stated: int | None,
+    input_seconds: InputSeconds | None,
+    input_s: int,
     *,
     filtered: bool,
 ) -> None:
@@ -248,11 +293,15 @@ def test_charge_never_exceeds_quote_or_hold(
         aspect_ratios=(*ASPECT_RATIOS, "auto"),
         prices=tuple(make_price(value, name, basis=basis, unit=by) for name, (value, by) in rates.items()),
     )
-    spec = make_spec(resolution=asked, aspect_ratio=ratio_asked, seconds=seconds, content_filter=filtered)
+    spec = make_spec(
+        resolution=asked, aspect_ratio=ratio_asked, seconds=seconds, content_filter=filtered, input_video_s=input_s
+    )
     rated: Rated = rate(offer, spec, DAY, discount=discount)
-    quoted = quote(rated, 15 if seconds is None else seconds, markup)
+    quoted = quote(rated, billed_seconds(input_seconds, 15 if seconds is None else seconds, input_s), markup)
     found = charge(
-        make_candidate(rates=rated.rates, basis=rated.basis, fixed_usd=f"{rated.fixed_usd:f}"),
+        make_candidate(
+            rates=rated.rates, basis=rated.basis, fixed_usd=f"{rated.fixed_usd:f}", input_seconds=input_seconds
+        ),
         markup,
         spec,
         delivered_seconds=delivered,
@@ -266,3 +315,5 @@ def test_charge_never_exceeds_quote_or_hold(
         assert found.tenant_microusd <= quoted.tenant_microusd
     assert found.seller_microusd - found.overrun_microusd <= quoted.hold_microusd
     assert RESOLUTIONS.index(found.billed_resolution) <= RESOLUTIONS.index(asked)
+    if found.tenant_microusd < quoted.hold_microusd:
+        assert found.tariff.microusd() == found.tenant_microusd, "the charge can be worked out again"
