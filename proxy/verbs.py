@@ -362,7 +362,7 @@ def _short_price(line: Any) -> dict[str, Any]:
     return {
         "id": line.id,
         "offer": f"{line.provider}/{line.model}/{line.tier}/{line.operation}",
-        "resolution": line.resolution,
+        "resolution": f"{line.resolution}, with video" if line.with_video else line.resolution,
         "list_usd": line.usd_per_second or f"{line.usd_per_million_tokens} per million tokens",
         "discounted_usd": line.discounted_usd,
         "starts": line.starts,
@@ -380,6 +380,7 @@ def _short_price(line: Any) -> dict[str, Any]:
     "--operation", type=click.Choice(get_args(Operation)), default="text-to-video", show_default=True, help="The same."
 )
 @click.option("--resolution", type=click.Choice(RESOLUTIONS), required=True, help="Each has prices of its own.")
+@click.option("--with-video", is_flag=True, help="Where a video is among the references.")
 @click.option("--usd-per-second", help='List price, before the discount, such as "0.25".')
 @click.option("--usd-per-million-tokens", help="In place of that, where the seller bills tokens.")
 @click.option("--starts", help="First day, UTC, such as 2026-04-01; without it today.")

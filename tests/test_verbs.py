@@ -91,6 +91,10 @@ def test_price_is_set_listed_and_removed(office: Office) -> None:
     later = office.says("prices", "set", *wish[:-1], "--usd-per-million-tokens", "9", "--starts", "2999-01-01").strip()
     listed = json.loads(office.says("prices", "list", "--model", "seedance", "--provider", "first", "--json"))
     assert listed == [], "no alias of the rules"
+    with_video = office.says("prices", "set", *wish, "0.1", "--with-video").strip()
+    (row,) = [row for row in office.says("prices", "list").splitlines() if row.split()[0] == with_video]
+    assert "720p, with video" in row
+    office.says("prices", "remove", with_video)
     every = json.loads(office.says("prices", "list", "--json"))
     assert {line["origin"] for line in every} == {"catalogue", "override"}
     own = [(line["id"], line["discounted_usd"], line["in_force"]) for line in every if line["override"]]

@@ -35,6 +35,7 @@ def price_set(override: PriceOverride) -> PriceSet:
         tier=override.tier,
         operation=override.operation,
         resolution=override.resolution,
+        with_video=bool(override.with_video),
         usd_per_second=override.usd_per_second,
         usd_per_million_tokens=override.usd_per_million_tokens,
         starts=override.starts,

@@ -296,6 +296,7 @@ class PriceSet(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     operation: str
     resolution: str
+    with_video: bool
     usd_per_second: str | None
     usd_per_million_tokens: str | None
     starts: str

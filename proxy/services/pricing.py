@@ -35,6 +35,8 @@ class PriceWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tier: str = "standard"
     operation: Operation = "text-to-video"
     resolution: str
+    with_video: bool = False
+    """Whether it is the price where a video is among the references."""
     usd_per_second: str | None = None
     """List price, before the provider's discount; this or the next."""
     usd_per_million_tokens: str | None = None
@@ -69,7 +71,7 @@ class Appraiser:
             tier=wish.tier,
             operation=wish.operation,
             resolution=wish.resolution,
-            with_video=0,
+            with_video=int(wish.with_video),
             usd_per_second=_usd("usd_per_second", wish.usd_per_second),
             usd_per_million_tokens=_usd("usd_per_million_tokens", wish.usd_per_million_tokens),
             starts=_start(wish.starts, today(at)),
@@ -172,6 +174,8 @@ class PriceLine(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     operation: str
     resolution: str
+    with_video: bool
+    """Whether it counts where a video is among the references, and only there."""
     usd_per_second: str | None
     """List price; null where it is by tokens."""
     usd_per_million_tokens: str | None
@@ -201,9 +205,9 @@ def book(
     Those overrides follow that have no place in it. `model` is any name of it.
     """
     found = [
-        _line(rules, offer, price, in_force=price is _in_force(offer, price.resolution, day))
+        _line(rules, offer, price, in_force=price is _in_force(offer, price, day))
         for _, offer in sorted(rules.offers.items())
-        for price in sorted(offer.prices, key=lambda one: (offer.resolutions.index(one.resolution), one.starts))
+        for price in sorted(offer.prices, key=lambda one: _place(offer, one))
     ]
     found += [
         _line(rules, one, one.price, warning="Nobody offers this any more.")
@@ -214,9 +218,13 @@ def book(
     return [line for line in found if provider in {None, line.provider} and model in {None, line.model}]
 
 
-def _in_force(offer: Offer, resolution: str, day: str) -> Price | None:
+def _place(offer: Offer, price: Price) -> tuple[int, bool, str]:
+    return offer.resolutions.index(price.resolution), price.with_video, price.starts
+
+
+def _in_force(offer: Offer, like: Price, day: str) -> Price | None:
     try:
-        return price_in_force(offer, resolution, day)
+        return price_in_force(offer, like.resolution, day, with_video=like.with_video)
     except PriceMissing:
         return None
 
@@ -234,6 +242,7 @@ def _line(
         tier=of.tier,
         operation=of.operation,
         resolution=price.resolution,
+        with_video=price.with_video,
         usd_per_second=price.usd_per_second,
         usd_per_million_tokens=price.usd_per_million_tokens,
         discount=discount,

@@ -177,6 +177,7 @@ async def test_second_price_from_the_same_day_is_refused_until_the_first_is_remo
     assert caught.value.param == "starts"
     await set_price(house, starts="2027-01-01")
     await set_price(house, resolution="480p")
+    assert (await set_price(house, with_video=True)).price.with_video
     await appraiser(house).remove("key_7", first.id, "a mistake")
     for gone in (first.id, "price_0"):
         with pytest.raises(NotFound):

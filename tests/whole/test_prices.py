@@ -86,8 +86,8 @@ async def test_price_is_set_listed_quoted_billed_and_removed(shop: Company) -> N
     early = await shop.create("early", model="fal/seedance-2.0")
     made = await set_price(shop, reason="negotiated")
     assert made == {
-        "object": "price.set", "id": made["id"], **PRICE, "operation": "text-to-video", "usd_per_million_tokens": None,
-        "starts": made["starts"], "basis": "listed", "created_at": made["created_at"],
+        "object": "price.set", "id": made["id"], **PRICE, "operation": "text-to-video", "with_video": False,
+        "usd_per_million_tokens": None, "starts": made["starts"], "basis": "listed", "created_at": made["created_at"],
     }  # fmt: skip
     assert await quoted(shop, "fal") == Decimal("0.25")
     in_force = (await shop.client.get("/admin/rules")).json()
