@@ -2,7 +2,7 @@
 
 import msgspec
 
-from proxy.core.offer import FallbackPolicy, Plan
+from proxy.core.offer import FallbackPolicy, Plan, Price, PriceOverride
 from tests.policy.policies import make_candidate, make_offer
 
 POLICY = FallbackPolicy(max_attempts=2, on=frozenset(), deadline_s=60, on_unknown="wait", on_moderation="stop")
@@ -35,3 +35,32 @@ def test_hold_is_their_sum_where_failed_attempts_are_billed() -> None:
 def test_expected_time_grows_with_the_film() -> None:
     offer = make_offer(expected_s={"720p": (20.0, 4.0)})
     assert offer.expected_time_s("720p", 5) == 40.0
+
+
+def test_override_is_a_price_of_its_own_id() -> None:
+    override = PriceOverride(
+        id="price_1",
+        provider="p",
+        model="m",
+        tier="fast",
+        operation="text-to-video",
+        resolution="720p",
+        with_video=1,
+        usd_per_second=None,
+        usd_per_million_tokens="14",
+        starts="2026-04-01",
+        source="a contract",
+        basis="derived",
+        created_at=1,
+    )
+    assert override.offer == "p/m/fast/text-to-video"
+    assert override.price == Price(
+        id="price_1",
+        resolution="720p",
+        with_video=True,
+        usd_per_million_tokens="14",
+        starts="2026-04-01",
+        source="a contract",
+        basis="derived",
+        origin="override",
+    )

@@ -13,7 +13,17 @@ import proxy.store
 from proxy.store.base import Statement
 from proxy.store.sqlite import DIALECT
 
-SMALL = {"admin_log", "api_keys", "budgets", "closings", "lanes", "learned_times", "statements", "tenants"}
+SMALL = {
+    "admin_log",
+    "api_keys",
+    "budgets",
+    "closings",
+    "lanes",
+    "learned_times",
+    "price_overrides",
+    "statements",
+    "tenants",
+}
 """They grow with what operators do, with what is sold and with months, not with what is bought."""
 
 OVER_SOME = {"videos_held", "attempts_in_flight", "places_by_provider", "settlements_that_differ"}
