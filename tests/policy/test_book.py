@@ -59,6 +59,16 @@ def test_two_accounts_at_one_seller_share_its_prices() -> None:
     assert sorted(book.offers) == [ID, "other/m/fast/text-to-video"]
 
 
+def test_price_of_the_catalogue_may_be_written_down_again() -> None:
+    book = make_book()
+    book.add_to_provider(OTHER, items(parse(f"[{{model: n, {OFFER}}}]")))
+    book.check_price_ids(parse("{}"))
+    assert {one.id: {price.origin for price in one.prices} for one in book.offers.values()} == {
+        ID: {"catalogue"},
+        "other/n/fast/text-to-video": {"rules"},
+    }
+
+
 def test_offer_may_be_added_to_a_provider_or_a_model() -> None:
     book = make_book()
     book.add_to_provider(ACCOUNT, items(parse(f"[{{model: n, {OFFER}}}]")))
