@@ -169,8 +169,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """Resolution to USD per second after discount and surcharges, before markup; the asked one and those below it."""
     fixed_usd: str
     """Per video on top of the seconds, after discount, before markup; a decimal string."""
-    input_seconds: InputSeconds | None = None
-    """As the offer's."""
     seller_microusd: int
     """Expected price at the seller, rounded up; `auto` length at its longest."""
     quote_microusd: int
@@ -182,6 +180,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     submit_timeout_s: float
     reason: str
     """A sentence: why it ranks here."""
+    input_seconds: InputSeconds | None = None
+    """As the offer's."""
 
 
 class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):

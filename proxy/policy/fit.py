@@ -118,15 +118,17 @@ def figures_of(offer: Offer, need: Need, rules: Rules) -> Figures | None:
 def _by_catalogue(offer: Offer, need: Need, rules: Rules) -> Figures | None:
     """What stands in rules and catalogue, worked out once; what is learned changes and is not kept."""
     spec, known = need.spec, rules.figures
-    wanted = (
+    key = (
+        offer.id,
         spec.resolution,
         spec.aspect_ratio,
         spec.seconds,
         spec.content_filter,
         spec.web_search,
         spec.input_video_s,
+        need.markup,
+        need.day,
     )
-    key = (offer.id, wanted, need.markup, need.day)
     found: Figures | Literal["unknown"] | None = known.get(key, "unknown")
     if found != "unknown":
         return found

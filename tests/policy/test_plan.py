@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.core.errors import InvalidValue, PriceMissing, RequestError
@@ -10,7 +11,7 @@ from proxy.core.video import RoutingWish
 from proxy.policy.budgets import Standing
 from proxy.policy.pace import Histogram, Learned
 from proxy.policy.plan import Decision
-from proxy.policy.rules import Rules
+from proxy.policy.rules import Rules, with_offers
 from tests.policy.policies import (
     AT_US,
     ENV,
@@ -97,6 +98,12 @@ def test_price_counts_from_its_first_day() -> None:
     assert providers_of(decided(rules))[0] == "evolink"
     assert providers_of(decided(rules, at_us=AT_US + DAY_US))[0] == "fal"
     assert isinstance(refused(rules, at_us=0), RequestError)
+
+
+def test_plan_keeps_how_seconds_of_reference_videos_are_billed() -> None:
+    offers = {name: msgspec.structs.replace(offer, input_seconds="added") for name, offer in RULES.offers.items()}
+    plans = decided(RULES).plan, decided(with_offers(RULES, offers)).plan
+    assert [{one.input_seconds for one in plan.candidates} for plan in plans] == [{None}, {"added"}]
 
 
 def test_what_is_explained_and_what_is_not_is_in_the_same_order() -> None:
