@@ -241,7 +241,7 @@ for command in (
     verbs.tenants,
     verbs.keys,
     verbs.budgets,
-    verbs.prices,
+    bookkeeping.prices,
     verbs.attempts,
     bookkeeping.report,
     bookkeeping.statements,

@@ -12,9 +12,7 @@ import rich_click as click
 
 from proxy.core.attempt import AttemptState
 from proxy.core.budget import BudgetScope, Period
-from proxy.core.offer import PriceBasis
-from proxy.core.video import RESOLUTIONS, TIERS, Operation
-from proxy.settings import Settings, WithFiles, read_settings
+from proxy.settings import Settings, read_settings
 
 T = TypeVar("T")
 
@@ -318,99 +316,6 @@ def budgets_remove(budget_id: str, reason: str | None, sandbox: bool) -> None:
     """Remove a budget by its id; it bounds nothing from then on."""
     _allotted(sandbox, lambda treasurer: treasurer.remove(ACTOR, budget_id, reason))
     click.echo(f"{budget_id} is removed.")
-
-
-@click.group()
-def prices() -> None:
-    """What sellers charge: of the catalogue, of the rules, and as set here."""
-
-
-def _appraised(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
-    from proxy.core.ids import time_hex  # noqa: PLC0415
-    from proxy.services.pricing import Appraiser  # noqa: PLC0415
-
-    return with_store(sandbox, lambda store, _: work(Appraiser(store, store.clock, time_hex)))
-
-
-def _written_rules(sandbox: bool) -> Any:
-    """Those of the file, as a server would read them."""
-    from proxy.opening import PlayKeys, read_rules  # noqa: PLC0415
-
-    path = read_settings(os.environ, sandbox=sandbox).rules
-    return read_rules(path, PlayKeys() if sandbox else WithFiles(os.environ))
-
-
-@prices.command("list")
-@click.option("--provider", help="Of this one alone.")
-@click.option("--model", help="Of this one alone, by any of its names.")
-@SANDBOX
-@JSON_OUTPUT
-def prices_list(sandbox: bool, as_json: bool, **asked: str | None) -> None:
-    """List every dated price, where it comes from and whether it is in force today."""
-    from proxy.core.clock import system_clock  # noqa: PLC0415
-    from proxy.policy.overrides import lay_over  # noqa: PLC0415
-    from proxy.services.pricing import book, today  # noqa: PLC0415
-    from proxy.store.prices import live_overrides  # noqa: PLC0415
-
-    rules = _written_rules(sandbox)
-    found = with_store(sandbox, lambda store, _: store.read(live_overrides))
-    lines = book(lay_over(rules, found), found, today(system_clock()), **asked)
-    print_rows([msgspec.to_builtins(line) if as_json else _short_price(line) for line in lines], as_json=as_json)
-
-
-def _short_price(line: Any) -> dict[str, Any]:
-    return {
-        "id": line.id,
-        "offer": f"{line.provider}/{line.model}/{line.tier}/{line.operation}",
-        "resolution": f"{line.resolution}, with video" if line.with_video else line.resolution,
-        "list_usd": line.usd_per_second or f"{line.usd_per_million_tokens} per million tokens",
-        "discounted_usd": line.discounted_usd,
-        "starts": line.starts,
-        "counts": "today" if line.in_force else line.warning,
-        "origin": line.origin,
-        "basis": line.basis,
-    }
-
-
-@prices.command("set")
-@click.option("--provider", required=True, help="As the rules call it.")
-@click.option("--model", required=True, help="By its own name.")
-@click.option("--tier", type=click.Choice(TIERS), default="standard", show_default=True, help="Of the offer.")
-@click.option(
-    "--operation", type=click.Choice(get_args(Operation)), default="text-to-video", show_default=True, help="The same."
-)
-@click.option("--resolution", type=click.Choice(RESOLUTIONS), required=True, help="Each has prices of its own.")
-@click.option("--with-video", is_flag=True, help="Where a video is among the references.")
-@click.option("--usd-per-second", help='List price, before the discount, such as "0.25".')
-@click.option("--usd-per-million-tokens", help="In place of that, where the seller bills tokens.")
-@click.option("--starts", help="First day, UTC, such as 2026-04-01; without it today.")
-@click.option("--source", required=True, help="Where the figure stands.")
-@click.option(
-    "--basis", type=click.Choice(get_args(PriceBasis)), default="listed", show_default=True, help="Seen, or computed."
-)
-@click.option("--reason", help="Kept in the admins' log.")
-@SANDBOX
-def prices_set(sandbox: bool, **wish: Any) -> None:
-    """
-    Set a price over those of catalogue and rules, and print its id.
-
-    Servers know it within seconds. What was accepted before keeps the price that it was accepted at.
-    """
-    from proxy.services.pricing import PriceWish  # noqa: PLC0415
-
-    rules = _written_rules(sandbox)
-    made = _appraised(sandbox, lambda appraiser: appraiser.set(ACTOR, PriceWish(**wish), rules))
-    click.echo(made.id)
-
-
-@prices.command("remove")
-@click.argument("price_id")
-@click.option("--reason", help="Kept in the admins' log.")
-@SANDBOX
-def prices_remove(price_id: str, reason: str | None, sandbox: bool) -> None:
-    """Remove a price that was set, by its id; what it overruled holds again."""
-    _appraised(sandbox, lambda appraiser: appraiser.remove(ACTOR, price_id, reason))
-    click.echo(f"{price_id} is removed.")
 
 
 # Operators

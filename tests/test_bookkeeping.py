@@ -2,7 +2,9 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,36 @@ def test_month_is_closed_and_the_log_tells_who_did_it(office: Office) -> None:
 
 def test_video_that_was_not_charged_is_not_refunded(office: Office) -> None:
     assert "Nothing was charged" in office.refuses("refund", "video_1", "1", "--reason", "flickers")
+
+
+def test_price_is_set_listed_and_removed(office: Office) -> None:
+    fast = ("--provider", "first", "--model", "seedance-2.0", "--tier", "fast", "--resolution", "720p")
+    wish = (*fast, "--source", "a contract", "--usd-per-second")
+    price = office.says("prices", "set", *wish, "0.2", "--starts", "2026-01-01", "--reason", "agreed").strip()
+    assert price.startswith("price_")
+    told = office.refuses("prices", "set", *wish, "0.3", "--starts", "2026-01-01")
+    assert told == f"{price} is such a price from 2026-01-01 on; remove it first."
+    assert "'usd_per_second' is USD from 0 to 1000" in office.refuses("prices", "set", *wish, "much")
+    assert "A price needs 'usd_per_second' or" in office.refuses("prices", "set", *wish[:-1])
+    later = office.says("prices", "set", *wish[:-1], "--usd-per-million-tokens", "9", "--starts", "2999-01-01").strip()
+    listed = json.loads(office.says("prices", "list", "--model", "seedance", "--provider", "first", "--json"))
+    assert listed == [], "no alias of the rules"
+    with_video = office.says("prices", "set", *wish, "0.1", "--with-video").strip()
+    (row,) = [row for row in office.says("prices", "list").splitlines() if row.split()[0] == with_video]
+    assert "720p, with video" in row
+    office.says("prices", "remove", with_video)
+    every = json.loads(office.says("prices", "list", "--json"))
+    assert {line["origin"] for line in every} == {"catalogue", "override"}
+    own = [(line["id"], line["discounted_usd"], line["in_force"]) for line in every if line["override"]]
+    assert own == [(price, "0.2", True), (later, "9", False)]
+    table = office.says("prices", "list", "--provider", "first").splitlines()
+    assert (table[0].split()[0], len(table)) == ("id", 1 + len(every))
+    office.says("prices", "list", "--sandbox")
+    assert office.says("prices", "remove", price, "--reason", "over") == f"{price} is removed.\n"
+    assert "No price" in office.refuses("prices", "remove", price)
+    with closing(sqlite3.connect(office.database)) as database:
+        acts = database.execute("SELECT actor, action, subject, reason FROM admin_log ORDER BY at, id").fetchall()
+    assert [act for act in acts if act[2] == price] == [
+        ("cli", "price.set", price, "agreed"),
+        ("cli", "price.remove", price, "over"),
+    ]
