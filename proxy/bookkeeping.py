@@ -69,24 +69,58 @@ def _with_span(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _by(usual: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    told = (
+        "tenant, end_user, key, provider, model, tier, operation, resolution, rule, outcome, day, month, metadata.KEY"
+    )
+    return click.option("--by", default=usual, show_default=True, help=f"A list of {told}.")
+
+
 @report.command("spend")
-@click.option(
-    "--by",
-    default="tenant",
-    show_default=True,
-    help="A list of tenant, end_user, key, provider, model, tier, operation, resolution, rule, outcome, day, month, "
-    "metadata.KEY.",
-)
+@_by("tenant")
 @_with_span
 @SANDBOX
 def report_spend(by: str, form: str, sandbox: bool, **span: str | None) -> None:
-    """
-    Sum what was settled, exact to the micro-dollar.
+    """Sum what was settled, exact to the micro-dollar; what is held, and costs that nobody knows, stand apart."""
+    _print_report(sandbox, by, form, _without_empty, span)
 
-    What is held, and costs that nobody knows, stand in columns of their own. Savings: at_first_usd and at_dearest_usd
-    say what the delivered films would have cost at the first offer of their plan, and at the dearest that could have
-    made them; `--by rule` tells which rule saves.
+
+@report.command("savings")
+@_by("rule")
+@_with_span
+@SANDBOX
+def report_savings(by: str, form: str, sandbox: bool, **span: str | None) -> None:
     """
+    Tell what the delivered films would have cost at other sellers, by the prices at accept.
+
+    at_first_usd: at the first offer of their plan, so that the difference to charged_usd is what falling back has cost.
+    at_dearest_usd: at the dearest that could have made them; saved_usd is the difference to that.
+    """
+    _print_report(sandbox, by, form, _savings, span)
+
+
+def _savings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from proxy.core.money import usd_text  # noqa: PLC0415
+    from proxy.services.report import SPEND_COLUMNS  # noqa: PLC0415
+
+    figures = ("videos", "charged_usd", "at_first_usd", "at_dearest_usd")
+
+    def saved(row: dict[str, Any]) -> str:
+        dearest, charged = (int(row[name].replace(".", "")) for name in ("at_dearest_usd", "charged_usd"))
+        return usd_text(dearest - charged)
+
+    groups = [name for name in (rows[0] if rows else ()) if name not in SPEND_COLUMNS]
+    return [{name: row[name] for name in (*groups, *figures)} | {"saved_usd": saved(row)} for row in rows]
+
+
+def _print_report(
+    sandbox: bool,
+    by: str,
+    form: str,
+    shown: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    span: dict[str, str | None],
+) -> None:
+    """`shown`: which columns are looked at; CSV and JSON tell all."""
     from proxy.api.reports import as_csv, as_object  # noqa: PLC0415
     from proxy.services.report import SpendPage  # noqa: PLC0415
 
@@ -101,7 +135,7 @@ def report_spend(by: str, form: str, sandbox: bool, **span: str | None) -> None:
         if form == "json":
             click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
         else:
-            print_rows(_without_empty(whole.data), as_json=False)
+            print_rows(shown(whole.data), as_json=False)
 
     with_store(sandbox, sum_up)
 

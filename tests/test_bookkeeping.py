@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from proxy.core.clock import system_clock
 from proxy.services.report import SPEND_COLUMNS
 from tests.office import Office, open_office
+from tests.store.rows import make_settlement
 
 
 @pytest.fixture
@@ -31,8 +34,31 @@ def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
     assert office.refuses("report", "spend", "--tenant", "nobody") == "There is no tenant 'nobody'."
 
 
-def test_savings_and_every_other_column_are_left_out_where_they_are_nothing(office: Office) -> None:
+def test_report_tells_columns_that_hold_something_and_savings_those_of_the_sellers(office: Office) -> None:
     assert office.says("report", "spend", "--by", "rule,metadata.team") == "none\n"
+    assert office.says("report", "savings") == "none\n"
+    cost = make_settlement(
+        at=system_clock(), charged_microusd=794_000, seller_microusd=794_000, at_first_microusd=794_000,
+        at_dearest_microusd=1_213_600, metadata='{"team":"ads"}',
+    )  # fmt: skip
+    columns = ", ".join(msgspec.structs.asdict(cost))
+    marks = ", ".join("?" * len(msgspec.structs.asdict(cost)))
+    with closing(sqlite3.connect(office.database)) as database, database:
+        database.execute(f"INSERT INTO settlements ({columns}) VALUES ({marks})", msgspec.structs.astuple(cost))  # noqa: S608 - names of ours
+    [head, row] = office.says("report", "savings", "--by", "rule,metadata.team").splitlines()
+    assert head.split() == [
+        "rule",
+        "metadata.team",
+        "videos",
+        "charged_usd",
+        "at_first_usd",
+        "at_dearest_usd",
+        "saved_usd",
+    ]
+    assert row.split() == ["default", "ads", "1", "0.794000", "0.794000", "1.213600", "0.419600"]
+    [head, row] = office.says("report", "spend", "--by", "rule").splitlines()
+    assert "absorbed_usd" not in head
+    assert "charged_usd" in head
 
 
 def test_draft_of_a_month_without_spending_is_empty_and_a_file_if_asked(office: Office, tmp_path: Path) -> None:
