@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -17,7 +17,7 @@ from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, print_rows, with_store
 
 if TYPE_CHECKING:
     from proxy.services.acts import Clerk
-    from proxy.services.report import SpendLine, SpendQuery
+    from proxy.services.report import SpendQuery
 
 T = TypeVar("T")
 
@@ -122,10 +122,13 @@ def _print_report(
 ) -> None:
     """`shown`: which columns are looked at; CSV and JSON tell all."""
     from proxy.api.reports import as_csv, as_object  # noqa: PLC0415
-    from proxy.services.report import SpendPage  # noqa: PLC0415
+    from proxy.services.report import SpendPage, all_pages  # noqa: PLC0415
+
+    asked = _asked(by, **span)
 
     async def sum_up(store: Any, _: Settings) -> None:
-        query, pages = await _spend_of(store, by, **span)
+        query = await _of_tenant(store, asked)
+        pages = all_pages(store, query)
         if form == "csv":
             async for text in as_csv(query, pages):
                 click.echo(text, nl=False)
@@ -146,24 +149,27 @@ def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in told} for row in rows]
 
 
-async def _spend_of(
-    store: Any, by: str, start: str | None, end: str | None, tenant: str | None
-) -> "tuple[SpendQuery, AsyncIterator[list[SpendLine]]]":
+def _asked(by: str, start: str | None, end: str | None, tenant: str | None) -> "SpendQuery":
+    """Its tenant still as it was named."""
     from proxy.core.clock import system_clock  # noqa: PLC0415
-    from proxy.services.report import LINES_MOST, all_pages, read_query  # noqa: PLC0415
-    from proxy.store.tenants import find_tenant  # noqa: PLC0415
+    from proxy.services.report import LINES_MOST, read_query  # noqa: PLC0415
 
-    tenant_id = None
-    if tenant is not None:
-        found = await store.read(lambda tx: find_tenant(tx, tenant))
-        if found is None:
-            raise ConfigError(f"There is no tenant {tenant!r}.")
-        tenant_id = found.id
     try:
-        query = read_query(by, start, end, tenant_id, now_us=system_clock(), limit=str(LINES_MOST))
+        return read_query(by, start, end, tenant, now_us=system_clock(), limit=str(LINES_MOST))
     except InvalidValue as exc:
         raise ConfigError(str(exc).replace("'group_by'", "--by").replace(f"'{exc.param}'", f"--{exc.param}")) from exc
-    return query, all_pages(store, query)
+
+
+async def _of_tenant(store: Any, query: "SpendQuery") -> "SpendQuery":
+    from proxy.store.tenants import find_tenant  # noqa: PLC0415
+
+    named = query.tenant_id
+    if named is None:
+        return query
+    found = await store.read(lambda tx: find_tenant(tx, named))
+    if found is None:
+        raise ConfigError(f"There is no tenant {named!r}.")
+    return msgspec.structs.replace(query, tenant_id=found.id)
 
 
 # Statements

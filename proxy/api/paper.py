@@ -140,7 +140,7 @@ _STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; @bottom-right { content: counter(page) " / " counter(pages);
   font: 8.5pt Arial, "Liberation Sans", sans-serif; } }
 * { box-sizing: border-box; }
-body { font: 10pt/1.4 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #111; max-width: 180mm;
+body { font: 10pt/1.4 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: black; max-width: 180mm;
   margin: 0 auto; padding: 8mm 0; }
 h1 { font-size: 20pt; margin: 0 0 1mm; } h2 { font-size: 12pt; margin: 9mm 0 2mm; break-after: avoid; }
 .draft { display: inline-block; border: 1.5pt solid #b00; color: #b00; padding: 0 2mm; font-weight: bold; }
@@ -148,11 +148,11 @@ dl { display: grid; grid-template-columns: 38mm 1fr; gap: 0.6mm 4mm; margin: 4mm
 dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 thead { display: table-header-group; } tr { break-inside: avoid; }
-th { text-align: left; font-weight: 600; border-bottom: 1pt solid #111; padding: 1mm 2mm 1mm 0;
+th { text-align: left; font-weight: 600; border-bottom: 1pt solid black; padding: 1mm 2mm 1mm 0;
   vertical-align: bottom; }
 td { border-bottom: 0.4pt solid #bbb; padding: 1mm 2mm 1mm 0; vertical-align: top; overflow-wrap: anywhere; }
 .n { text-align: right; white-space: nowrap; } th.n { white-space: normal; }
-tr.sum td { border-top: 1pt solid #111; border-bottom: 2pt solid #111; font-weight: bold; font-size: 11pt; }
+tr.sum td { border-top: 1pt solid black; border-bottom: 2pt solid black; font-weight: bold; font-size: 11pt; }
 .note { color: #555; font-size: 8.5pt; }
 @media print { body { padding: 0; max-width: none; } }
 """

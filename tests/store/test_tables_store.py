@@ -123,7 +123,10 @@ CHANGES = {
 @pytest.fixture
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(path)) as connection:
-        connection.execute("INSERT INTO tenants VALUES ('acme', 'Acme', '0', 0, 0, 1)")
+        connection.execute(
+            "INSERT INTO tenants (id, name, markup, allow_filter_off, require_end_user_id, created_at)"
+            " VALUES ('acme', 'Acme', '0', 0, 0, 1)"
+        )
         for sql in ROWS.values():
             connection.execute(sql)
         yield connection
