@@ -51,6 +51,7 @@ bench: .venv/.ready
 
 bench-full: .venv/.ready
 	$(BIN)/python -m tests.bench.finance
+	$(BIN)/python -m tests.bench.finance --engine postgresql
 
 lock: .venv-tools/.ready
 	$(UV) lock

@@ -26,7 +26,7 @@ PARTS: dict[str, Callable[[Bench], list[report.Line]]] = {
     "following": measure_following,
     "sharing": measure_sharing,
 }
-LATER = (report.Line(name="month report, 10 million settlements", goal="<= 2 s"),)
+ELSEWHERE = (report.Line(name="month report, 10 million settlements", goal="<= 2 s", measured="by `make bench-full`"),)
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         if not asked.quick:
             lines = [explained(bench, line) for line in lines]
     if not asked.only:
-        lines += LATER
+        lines += ELSEWHERE
     change = machine.turns_per_s() / speed - 1
     reason = report.why_no_verdict(quick=asked.quick, before=before, speed_change=change)
     print(report.table(lines, verdicts=reason is None))

@@ -48,7 +48,7 @@ _FILL = """
 INSERT INTO settlements (id, kind, at, end_user, tenant_id, key_id, provider, model, tier, operation, resolution,
     rule, outcome, seconds, charged_microusd, seller_microusd, assumed_microusd, markup_microusd, absorbed_microusd,
     refunded_microusd, at_first_microusd, at_dearest_microusd, differs, metadata)
-WITH RECURSIVE numbers(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM numbers WHERE i < {last})
+WITH RECURSIVE numbers(i) AS (SELECT CAST({first} AS BIGINT) UNION ALL SELECT i + 1 FROM numbers WHERE i < {last})
 SELECT 'video_' || (100000000000000000 + i) || '/1/post', 'post', {start} + i * {step},
     'user-' || (1000000 + (i / {tenants} * 7919) % {users}), 'tenant_' || (100 + i % {tenants}),
     'key_' || (1000 + i % 150),
