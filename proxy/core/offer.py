@@ -184,6 +184,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """As the offer's."""
 
 
+class Passed(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an offer that could have made it and will not be asked: its price, as of a Candidate."""
+
+    offer: str
+    rates: dict[str, str]
+    fixed_usd: str
+
+
 class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When another offer is tried, and for how long."""
 
@@ -210,7 +218,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     book_hash: str
     markup: str
     """The tenant's, frozen with the prices."""
-    dearest: Candidate | None = None
+    dearest: Passed | None = None
     """The dearest that could have made it, where that one is not kept."""
 
     @property

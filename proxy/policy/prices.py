@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.core.errors import PriceMissing
 from proxy.core.money import MICRO, microusd_even, microusd_up
-from proxy.core.offer import Candidate, InputSeconds, Offer, Price, PriceBasis
+from proxy.core.offer import Candidate, InputSeconds, Offer, Passed, Price, PriceBasis
 from proxy.core.video import ASPECT_RATIOS, MAX_SECONDS, MIN_SECONDS, PIXELS, RESOLUTIONS, Spec
 
 _RESOLUTION_OF = {size: resolution for (resolution, _), size in PIXELS.items()}
@@ -207,7 +207,7 @@ def charge(
     )
 
 
-def would_cost(candidate: Candidate, markup: str, *, seconds: int, resolution: str) -> int:
+def would_cost(candidate: Candidate | Passed, markup: str, *, seconds: int, resolution: str) -> int:
     """Micro-dollars that a tenant would have paid for such a film from another offer, by its price at accept."""
     usd = _lowest_rate(candidate.rates, resolution) * seconds + Decimal(candidate.fixed_usd)
     return microusd_even(usd * (1 + Decimal(markup)))

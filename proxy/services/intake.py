@@ -1,13 +1,14 @@
 """Accepts a video: plan, hold, first due work, in one transaction; or nothing at all."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 import structlog
 
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import InsufficientQuota, InvalidValue, Overloaded, RateLimited
-from proxy.core.offer import Plan
+from proxy.core.offer import Passed, Plan
 from proxy.core.tenant import Caller
 from proxy.core.video import Ask, Spec
 from proxy.policy.budgets import UNBOUND, Crossed, Standing
@@ -24,6 +25,7 @@ from proxy.store.videos import Bound, Video
 _log = structlog.get_logger("reelay.video")
 
 IDEMPOTENCY_US = 24 * 3600 * SECOND_US
+_QUOTE = attrgetter("quote_microusd")
 MOST_TRIES = 50
 """So often may others be faster at a budget; each time one of them was accepted, or something cheaper is tried."""
 
@@ -165,10 +167,7 @@ def _acceptance(
     house: House, caller: Caller, decision: Decision, at: int, *, fingerprint: str, key: str | None
 ) -> Acceptance:
     spec, plan = decision.spec, decision.plan
-    dearest = max(plan.candidates, key=lambda candidate: candidate.quote_microusd)
-    kept = msgspec.structs.replace(
-        plan, candidates=plan.kept, excluded=(), dearest=None if dearest in plan.kept else dearest
-    )
+    kept = msgspec.structs.replace(plan, candidates=plan.kept, excluded=(), dearest=_passed(plan))
     video = Video(
         id=f"video_{house.new_id(at)}",
         tenant_id=caller.tenant.id,
@@ -195,6 +194,14 @@ def _acceptance(
         tenant_limited=caller.tenant.videos_in_flight is not None,
         key_limited=caller.videos_in_flight is not None,
     )
+
+
+def _passed(plan: Plan) -> Passed | None:
+    """The dearest offer, where it is not among those that may be tried."""
+    dearest = max(plan.candidates, key=_QUOTE)
+    if any(dearest is one for one in plan.kept):
+        return None
+    return Passed(offer=dearest.offer, rates=dearest.rates, fixed_usd=dearest.fixed_usd)
 
 
 def _bare(spec: Spec) -> Spec:

@@ -8,7 +8,7 @@ import msgspec
 
 from proxy.core.attempt import Attempt
 from proxy.core.money import MICRO
-from proxy.core.offer import Candidate, Plan
+from proxy.core.offer import Candidate, Passed, Plan
 from proxy.core.video import Footage, Spec
 from proxy.policy.lifecycle import bearer
 from proxy.policy.prices import Tariff, charge, differs, would_cost
@@ -78,7 +78,7 @@ def complete(
     if off:
         moved.differing.append(attempt.provider)
 
-    def at(other: Candidate) -> int:
+    def at(other: Candidate | Passed) -> int:
         if other is mine:
             return bill.tenant_microusd
         return would_cost(other, plan.markup, seconds=bill.billed_seconds, resolution=bill.billed_resolution)
