@@ -33,7 +33,7 @@ def audit(sandbox: bool, as_json: bool) -> None:
     """
     from proxy.services.audit import go_through  # noqa: PLC0415
 
-    found = with_store(sandbox, lambda store, _: go_through(store))
+    found = with_store(sandbox, lambda store, _: go_through(store), to_read=True)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
@@ -93,9 +93,10 @@ def report_savings(by: str, form: str, sandbox: bool, **span: str | None) -> Non
     """
     Tell what the delivered films would have cost at other sellers, by the prices at accept.
 
-    at_first_usd: at the first offer of their plan, so that the difference to charged_usd is what falling back has cost.
-    at_dearest_usd: at the dearest that could have made them; saved_usd is the difference to that.
+    at_first_usd: at the first offer of their plan; charged_usd less that is what falling back has cost. at_dearest_usd:
+    at the dearest that could have made them; saved_usd is that less charged_usd. CSV and JSON tell all outcomes apart.
     """
+    by = by if "outcome" in by.split(",") else f"{by},outcome"
     _print_report(sandbox, by, form, _savings, span)
 
 
@@ -109,8 +110,9 @@ def _savings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         dearest, charged = (int(row[name].replace(".", "")) for name in ("at_dearest_usd", "charged_usd"))
         return usd_text(dearest - charged)
 
-    groups = [name for name in (rows[0] if rows else ()) if name not in SPEND_COLUMNS]
-    return [{name: row[name] for name in (*groups, *figures)} | {"saved_usd": saved(row)} for row in rows]
+    delivered = [row for row in rows if row["outcome"] == "delivered"]
+    groups = [name for name in (rows[0] if rows else ()) if name not in {"outcome", *SPEND_COLUMNS}]
+    return [{name: row[name] for name in (*groups, *figures)} | {"saved_usd": saved(row)} for row in delivered]
 
 
 def _print_report(
@@ -140,7 +142,7 @@ def _print_report(
         else:
             print_rows(shown(whole.data), as_json=False)
 
-    with_store(sandbox, sum_up)
+    with_store(sandbox, sum_up, to_read=True)
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -152,10 +154,10 @@ def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _asked(by: str, start: str | None, end: str | None, tenant: str | None) -> "SpendQuery":
     """Its tenant still as it was named."""
     from proxy.core.clock import system_clock  # noqa: PLC0415
-    from proxy.services.report import LINES_MOST, read_query  # noqa: PLC0415
+    from proxy.services.report import read_query  # noqa: PLC0415
 
     try:
-        return read_query(by, start, end, tenant, now_us=system_clock(), limit=str(LINES_MOST))
+        return read_query(by, start, end, tenant, now_us=system_clock())
     except InvalidValue as exc:
         raise ConfigError(str(exc).replace("'group_by'", "--by").replace(f"'{exc.param}'", f"--{exc.param}")) from exc
 
@@ -192,7 +194,7 @@ def statements_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
     def unit(tx: Any) -> list[tuple[str, str, str]]:
         return numbers(tx, None if tenant is None else known_tenant(tx, tenant).id)
 
-    found = with_store(sandbox, lambda store, _: store.read(unit))
+    found = with_store(sandbox, lambda store, _: store.read(unit), to_read=True)
     print_rows([dict(zip(("number", "tenant", "month"), row, strict=True)) for row in found], as_json=as_json)
 
 
@@ -231,7 +233,7 @@ def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbo
             return msgspec.json.format(msgspec.json.encode(paper.as_object(statement, names)), indent=2).decode() + "\n"
         return paper.as_html(statement, names) if form == "html" else paper.as_csv(statement, names)
 
-    text = with_store(sandbox, written)
+    text = with_store(sandbox, written, to_read=True)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -306,7 +308,7 @@ def log(limit: int, sandbox: bool, as_json: bool) -> None:
     from proxy.api.books import act_object  # noqa: PLC0415
     from proxy.store.tenants import acts  # noqa: PLC0415
 
-    found = with_store(sandbox, lambda store, _: store.read(lambda tx: acts(tx, most=limit)))
+    found = with_store(sandbox, lambda store, _: store.read(lambda tx: acts(tx, most=limit)), to_read=True)
     rows = [msgspec.to_builtins(act_object(act)) for act in found]
     if not as_json:
         rows = [{name: row[name] for name in ("at", "actor", "action", "subject", "reason")} for row in rows]

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -12,6 +13,7 @@ import rich_click as click
 
 from proxy.core.attempt import AttemptState
 from proxy.core.budget import BudgetScope, Period
+from proxy.core.errors import ConfigError
 from proxy.settings import Settings, read_settings
 
 T = TypeVar("T")
@@ -30,12 +32,19 @@ def log_to_stderr() -> None:
     logs.configure("console", level="warning", stream=sys.stderr)
 
 
-def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]]) -> T:
-    """Runs against the database, beside a server that may have it open."""
+def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, to_read: bool = False) -> T:
+    """
+    Runs against the database, beside a server that may have it open.
+
+    `to_read`: raises ConfigError where there is none, for in an empty one all is well.
+    """
     from proxy.opening import open_store  # noqa: PLC0415
 
     log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
+    place = settings.database
+    if to_read and isinstance(place, Path) and not place.is_file():
+        raise ConfigError(f"there is no database at {place}; REELAY_DATABASE_URL says where it is")
 
     async def run() -> T:
         async with open_store(settings) as store:

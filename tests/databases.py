@@ -70,6 +70,19 @@ class Database(msgspec.Struct, frozen=True, kw_only=True):
         with psycopg.connect(self.place) as server:
             server.execute(sql.replace("?", "%s").encode(), values or None)
 
+    def tamper(self, sql: str) -> None:
+        """The same where the database itself would refuse it, as an intruder would."""
+        if isinstance(self.place, Path):
+            with closing(sqlite3.connect(self.place, timeout=30)) as connection, connection:
+                triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+                for (name,) in triggers:
+                    connection.execute(f"DROP TRIGGER {name}")
+                connection.execute(sql)
+            return
+        with psycopg.connect(self.place) as server:
+            server.execute("SET session_replication_role = replica")
+            server.execute(sql.encode())
+
 
 def file_in(folder: Path) -> Database:
     """A SQLite file at this version's schema."""

@@ -35,6 +35,7 @@ def test_nothing_spent_is_told_in_every_form(office: Office) -> None:
 
 
 def test_report_tells_columns_that_hold_something_and_savings_those_of_the_sellers(office: Office) -> None:
+    office.says("migrate")
     assert office.says("report", "spend", "--by", "rule,metadata.team") == "none\n"
     assert office.says("report", "savings") == "none\n"
     cost = make_settlement(
@@ -59,6 +60,14 @@ def test_report_tells_columns_that_hold_something_and_savings_those_of_the_selle
     [head, row] = office.says("report", "spend", "--by", "rule").splitlines()
     assert "absorbed_usd" not in head
     assert "charged_usd" in head
+
+
+@pytest.mark.parametrize(
+    "verb", ["audit", "report spend", "report savings", "statements list", "statements show x 2026-11", "log"]
+)
+def test_verb_that_only_reads_makes_no_database(office: Office, verb: str) -> None:
+    assert "there is no database at" in office.refuses(*verb.split())
+    assert not office.database.exists()
 
 
 def test_draft_of_a_month_without_spending_is_empty_and_a_file_if_asked(office: Office, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import msgspec
 from litestar import Response, get
 
 from proxy.api.auth import authenticate
-from proxy.api.documents import limit_of
+from proxy.api.documents import limit_of, refuse_unknown
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
 from proxy.core.clock import iso
+from proxy.core.errors import InvalidValue
 from proxy.core.money import usd_text
 from proxy.store import settlements, tenants
+from proxy.store.base import Tx
 from proxy.store.settlements import Settlement
 from proxy.store.tenants import AdminAct
 
@@ -82,15 +84,24 @@ def difference_object(cost: Settlement) -> DifferenceObject:
 async def list_acts(request: AnyRequest) -> Response[bytes]:
     """List what admins changed, the newest first."""
     await authenticate(request, "admin")
+    refuse_unknown(request.query_params, ("limit", "after"))
     most = limit_of(request.query_params.get("limit"), LIMIT, LIMIT_MOST)
-    found = await house_of(request).store.read(lambda tx: tenants.acts(tx, most=most))
-    return _list([act_object(act) for act in found])
+    mark = request.query_params.get("after")
+
+    def unit(tx: Tx) -> list[AdminAct]:
+        after = None if mark is None else tenants.act_by_id(tx, mark)
+        if mark is not None and after is None:
+            raise InvalidValue("'after' names no act.", param="after")
+        return tenants.acts(tx, most=most, after=after)
+
+    return _list([act_object(act) for act in await house_of(request).store.read(unit)])
 
 
 @get("/admin/differences")
 async def list_differences(request: AnyRequest) -> Response[bytes]:
     """List deliveries whose seller took another amount than its price makes, the newest first."""
     await authenticate(request, "admin")
+    refuse_unknown(request.query_params, ("limit",))
     most = limit_of(request.query_params.get("limit"), LIMIT, LIMIT_MOST)
     found = await house_of(request).store.read(lambda tx: settlements.differing(tx, most=most))
     return _list([difference_object(one) for one in found])

@@ -35,6 +35,13 @@ class Meter:
             raise _too_large(self._max_bytes)
 
 
+def refuse_unknown(names: Iterable[str], good: tuple[str, ...]) -> None:
+    """A misspelt name would otherwise tell of more, or of another time, than was asked for. Raises UnknownParameter."""
+    for name in names:
+        if name not in good:
+            raise unknown_parameter(name, good)
+
+
 def limit_of(text: str | None, usual: int, most: int) -> int:
     """How many items are asked for. Raises InvalidValue."""
     if text is None:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from proxy.api import sheets
-from proxy.api.sheets import safe
+from proxy.core import sheets
 from proxy.core.clock import iso
 from proxy.core.money import usd_text
+from proxy.core.sheets import safe
 from proxy.services.statements import RefundLine, SkuLine, Statement
 
 COLUMNS = (

@@ -7,14 +7,14 @@ import msgspec
 from litestar import Response, get
 from litestar.response import Stream
 
-from proxy.api import sheets
 from proxy.api.auth import authenticate
-from proxy.api.documents import unknown_parameter
-from proxy.api.sheets import safe
+from proxy.api.documents import refuse_unknown
 from proxy.api.videos import AnyRequest, house_of
 from proxy.api.views import encode
+from proxy.core import sheets
 from proxy.core.clock import iso
 from proxy.core.errors import InvalidValue, NotFound
+from proxy.core.sheets import safe
 from proxy.services.house import House
 from proxy.services.report import (
     PAIR,
@@ -36,7 +36,7 @@ PARAMETERS = ("group_by", "start", "end", "format", "limit", "after")
 async def own_spend(request: AnyRequest) -> Response[Any]:
     """Tell what the caller's tenant has spent; what sellers took of it only where sellers are shown."""
     caller = await authenticate(request, "reports")
-    _check_names(request, PARAMETERS)
+    refuse_unknown(request.query_params, PARAMETERS)
     return await _answer(request, caller.tenant.id, sellers_shown=house_of(request).rules.expose_providers)
 
 
@@ -44,17 +44,10 @@ async def own_spend(request: AnyRequest) -> Response[Any]:
 async def all_spend(request: AnyRequest) -> Response[Any]:
     """Tell what all tenants, or one, have spent."""
     await authenticate(request, "admin")
-    _check_names(request, (*PARAMETERS, "tenant"))
+    refuse_unknown(request.query_params, (*PARAMETERS, "tenant"))
     named = request.query_params.get("tenant")
     tenant_id = None if named is None else await _tenant_id(house_of(request), named)
     return await _answer(request, tenant_id, sellers_shown=True)
-
-
-def _check_names(request: AnyRequest, good: tuple[str, ...]) -> None:
-    """A misspelt name would otherwise bill another group or month than was asked for."""
-    for name in request.query_params:
-        if name not in good:
-            raise unknown_parameter(name, good)
 
 
 async def _tenant_id(house: House, id_or_name: str) -> str:
@@ -69,6 +62,9 @@ async def _answer(request: AnyRequest, tenant_id: str | None, *, sellers_shown: 
     form = asked.get("format", "json")
     if form not in {"json", "csv"}:
         raise InvalidValue("'format' must be 'json' or 'csv'.", param="format")
+    odd = next((name for name in ("limit", "after") if form == "csv" and name in asked), None)
+    if odd is not None:
+        raise InvalidValue(f"'{odd}' cuts JSON into pages; a CSV is the whole report.", param=odd)
     query = read_query(
         asked.get("group_by"),
         asked.get("start"),

@@ -27,6 +27,8 @@ class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
     """Measured; None until the file is in place."""
     cost_usd: str | None = None
     """None until settled."""
+    refunded_usd: str | msgspec.UnsetType = msgspec.UNSET
+    """What was given back of it."""
 
 
 class AttemptObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ from litestar.response import Stream
 from proxy.api import paper
 from proxy.api.admin import MAX_BODY_BYTES
 from proxy.api.auth import authenticate
-from proxy.api.documents import read_json, unknown_parameter
-from proxy.api.videos import AnyRequest, house_of
+from proxy.api.documents import read_json, refuse_unknown
+from proxy.api.videos import AnyRequest, house_of, idempotency_key
 from proxy.api.views import encode
 from proxy.core.clock import iso
 from proxy.core.errors import InvalidValue, NotFound
@@ -104,6 +104,7 @@ async def own_statement(request: AnyRequest, month: FromPath[str]) -> Response[A
 async def list_statements(request: AnyRequest) -> Response[bytes]:
     """List statements of closed months, of one tenant or all, the newest first."""
     await authenticate(request, "admin")
+    refuse_unknown(request.query_params, ("tenant",))
     house, named = house_of(request), request.query_params.get("tenant")
     return await _listed(house, None if named is None else await _tenant_id(house, named))
 
@@ -126,9 +127,7 @@ async def _tenant_id(house: House, id_or_name: str) -> str:
 
 
 async def _shown(request: AnyRequest, tenant_id: str, month: str) -> Response[Any]:
-    for name in request.query_params:
-        if name != "format":
-            raise unknown_parameter(name, ("format",))
+    refuse_unknown(request.query_params, ("format",))
     form = request.query_params.get("format", "json")
     if form not in FORMATS:
         raise InvalidValue(f"'format' must be one of {', '.join(FORMATS)}.", param="format")
@@ -172,7 +171,14 @@ async def give_back(request: AnyRequest, video: FromPath[str]) -> Response[bytes
     caller = await authenticate(request, "admin")
     house = house_of(request)
     wish = await read_json(request.stream(), RefundWish, max_bytes=MAX_BODY_BYTES)
-    made = await refund(house.store, _clerk(house), actor=caller.key_id, video_id=video, wish=wish)
+    made = await refund(
+        house.store,
+        _clerk(house),
+        actor=caller.key_id,
+        video_id=video,
+        wish=wish,
+        idempotency_key=idempotency_key(request),
+    )
     amount, left = usd_text(made.amount_microusd), usd_text(made.left_microusd)
     return _json(RefundObject(id=made.id, charge=made.charge, amount_usd=amount, left_usd=left))
 

@@ -69,14 +69,20 @@ async def _wish(request: AnyRequest) -> CreateRequest:
     )
 
 
+def idempotency_key(request: AnyRequest) -> str | None:
+    """Raises InvalidValue for one that is too long or empty."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+        raise InvalidValue(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", param="Idempotency-Key")
+    return key
+
+
 @post("/v1/videos", status_code=200)
 async def create_video(request: AnyRequest) -> Response[bytes]:
     """Accept a video."""
     house = house_of(request)
     caller = await authenticate(request, "videos")
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
-        raise InvalidValue(f"An Idempotency-Key has 1 to {MAX_KEY_CHARS} characters.", param="Idempotency-Key")
+    key = idempotency_key(request)
     wait_s = preferred_wait_s(request.headers.getall("prefer")) if "prefer" in request.headers else None
     wish = await _wish(request)
     accepted = await accept(house, caller, wish.ask, fingerprint=wish.fingerprint, idempotency_key=key)

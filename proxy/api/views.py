@@ -90,6 +90,7 @@ def show(house: House, look: Look, warnings: tuple[str, ...] = ()) -> VideoObjec
         usage=UsageObject(
             duration_seconds=None if footage is None else footage.duration_ms / 1000,
             cost_usd=None if video.charged_microusd is None else usd_text(video.charged_microusd),
+            refunded_usd=usd_text(video.refunded_microusd) if video.refunded_microusd else msgspec.UNSET,
         ),
         routing=_routing(house, look, look.plan),
         warnings=warnings or msgspec.UNSET,

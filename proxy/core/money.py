@@ -24,6 +24,15 @@ def parse_usd(text: str) -> Decimal:
     return value
 
 
+def exact_microusd(text: str, *, most: int) -> int | None:
+    """Plain digits with six decimals at most, as what they are; None for anything else, and beyond `most`."""
+    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
+        return None
+    whole, _, micro = text.partition(".")
+    microusd = int(whole) * 1_000_000 + int(micro.ljust(6, "0"))
+    return microusd if microusd <= most else None
+
+
 def microusd_up(usd: Decimal) -> int:
     """For quotes and holds: never less than the exact amount."""
     return int(usd.quantize(_STEP, rounding=ROUND_CEILING) * MICRO)

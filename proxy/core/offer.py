@@ -190,6 +190,7 @@ class Passed(msgspec.Struct, frozen=True, kw_only=True):
     offer: str
     rates: dict[str, str]
     fixed_usd: str
+    input_seconds: InputSeconds | None = None
 
 
 class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True):

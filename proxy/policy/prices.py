@@ -207,9 +207,10 @@ def charge(
     )
 
 
-def would_cost(candidate: Candidate | Passed, markup: str, *, seconds: int, resolution: str) -> int:
+def would_cost(other: Candidate | Passed, markup: str, asked: Spec, *, seconds: int, resolution: str) -> int:
     """Micro-dollars that a tenant would have paid for such a film from another offer, by its price at accept."""
-    usd = _lowest_rate(candidate.rates, resolution) * seconds + Decimal(candidate.fixed_usd)
+    billed = billed_seconds(other.input_seconds, seconds, asked.input_video_s)
+    usd = _lowest_rate(other.rates, resolution) * billed + Decimal(other.fixed_usd)
     return microusd_even(usd * (1 + Decimal(markup)))
 
 

@@ -9,7 +9,7 @@ from proxy.core.budget import MAX_LIMIT_MICROUSD, Budget, BudgetScope, Period
 from proxy.core.clock import Clock
 from proxy.core.errors import InvalidValue, MissingParameter, NotFound
 from proxy.core.ids import NewId
-from proxy.core.money import MICRO, parse_usd
+from proxy.core.money import exact_microusd
 from proxy.policy.budgets import bounds, counter_of
 from proxy.services.accounts import UNIX_MAX_S, known_tenant
 from proxy.services.acts import REASON_MAX_CHARS, Clerk, check_text
@@ -196,14 +196,11 @@ def _check_unlike(budget: Budget, others: list[Budget]) -> None:
 
 def _limit(param: str, text: str) -> int:
     """Exact: a part of a micro-dollar is refused, not rounded."""
-    try:
-        exact = parse_usd(text) * MICRO
-    except ValueError:
-        exact = None
-    if exact is None or not 0 <= exact <= MAX_LIMIT_MICROUSD or exact != int(exact):
+    exact = exact_microusd(text, most=MAX_LIMIT_MICROUSD)
+    if exact is None:
         most = MAX_LIMIT_MICROUSD // 10**6
         raise InvalidValue(f"'{param}' is USD from 0 to {most} with six decimals at most.", param=param)
-    return int(exact)
+    return exact
 
 
 def _shares(shares: tuple[str, ...]) -> str:

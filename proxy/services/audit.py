@@ -7,10 +7,9 @@ import msgspec
 from proxy.core.clock import DAY_US, iso
 from proxy.core.money import usd_text
 from proxy.policy.prices import Tariff
-from proxy.services.charges import read_month
-from proxy.store import audit, budgets, ledger, settlements, statements, tenants
+from proxy.services.statements import told_wrongly
+from proxy.store import audit, budgets, ledger, settlements, tenants
 from proxy.store.base import Store, Tx
-from proxy.store.settlements import Sums
 
 DRIFT = "ledger_drift_microusd"
 """The fact that tells by how much the books differ in themselves, as far as they were compared."""
@@ -42,11 +41,15 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def go_through(store: Store) -> Audit:
-    """All of it, at one moment; what a scrape shows of it is right again after that."""
+    """
+    All of it, at one moment, and then the statements of closed months.
+
+    What a scrape shows of the books is right again after that.
+    """
 
     def unit(tx: Tx) -> Audit:
         doubts = [doubt for start, end in _spans(tx) for doubt in _unlike(tx, start, end)]
-        doubts += [*_days(tx), *_statements(tx), *_held(tx), *_ends(tx), *_counters(tx)]
+        doubts += [*_days(tx), *_held(tx), *_ends(tx), *_counters(tx)]
         count = charged = 0
         for one in audit.charges(tx):
             count, charged = count + 1, charged + one.spent_microusd
@@ -54,6 +57,11 @@ async def go_through(store: Store) -> Audit:
         return Audit(charges=count, charged_usd=usd_text(charged), doubts=tuple(doubts))
 
     found = await store.read(unit)
+    told = [
+        Doubt(what="statement", subject=number, detail="its charges come to something else", microusd=microusd)
+        async for number, microusd in told_wrongly(store)
+    ]
+    found = msgspec.structs.replace(found, doubts=(*found.doubts, *told))
     drift = sum(doubt.microusd for doubt in found.doubts)
     await store.write(lambda tx: _note(tx, drift))
     return found
@@ -92,24 +100,6 @@ def _days(tx: Tx) -> Iterator[Doubt]:
     for day, microusd in settlements.unlike_days(tx):
         detail = f"its sums and its settlements differ by ${usd_text(microusd)}"
         yield Doubt(what="day", subject=iso(day * DAY_US)[:10], detail=detail, microusd=microusd)
-
-
-def _statements(tx: Tx) -> Iterator[Doubt]:
-    """What tenants were told is what their months come to."""
-    for number, tenant_id, month in statements.numbers(tx):
-        span, told = read_month(month), statements.statement_of(tx, tenant_id, month)
-        sums = settlements.by_days(tx, (), tenant_id=tenant_id, start=span.start, end=span.end).get((), Sums())
-        net = sums.charged_microusd - sums.refunded_microusd
-        said = 0 if told is None else msgspec.json.decode(told.document, type=_Total).total_microusd
-        if said != net:
-            detail = f"it says ${usd_text(said)}, the settlements come to ${usd_text(net)}"
-            yield Doubt(what="statement", subject=number, detail=detail, microusd=abs(said - net))
-
-
-class _Total(msgspec.Struct):
-    """The part of a statement that is compared."""
-
-    total_microusd: int
 
 
 def _held(tx: Tx) -> Iterator[Doubt]:

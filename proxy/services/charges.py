@@ -1,15 +1,16 @@
 """The charges and refunds of a tenant's month, one by one: what a statement is added up from."""
 
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from proxy.core import sheets
 from proxy.core.clock import SECOND_US, iso
 from proxy.core.errors import InvalidValue
+from proxy.core.ids import sha256_hex
 from proxy.core.money import usd_text
+from proxy.core.sheets import safe
 from proxy.store import statements
 from proxy.store.base import Store
 from proxy.store.statements import Detail
@@ -50,7 +51,7 @@ COLUMNS = (
     "resolution",
     "outcome",
     "seconds",
-    "price_id",
+    "price_ref",
     "quantity",
     "unit_usd",
     "fixed_usd",
@@ -78,13 +79,13 @@ def _row(row: Detail) -> tuple[object, ...]:
         row.resolution,
         row.outcome,
         row.seconds,
-        row.price_id,
+        None if row.price_id is None else sha256_hex(row.price_id.encode())[:12],
         row.quantity,
         row.unit_usd,
         row.fixed_usd,
         usd_text(net(row)),
         row.refers_to if row.kind == "refund" else None,
-        row.reason,
+        safe(row.reason),
     )
 
 
@@ -103,23 +104,22 @@ async def pages(store: Store, tenant_id: str, span: Span) -> AsyncIterator[list[
         last = page[-1]
 
 
-def _written(rows: Sequence[Sequence[object]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(["" if value is None else value for value in row] for row in rows)
-    return out.getvalue()
-
-
-HEAD = _written([COLUMNS])
+HEAD = sheets.as_csv([COLUMNS])
 """The first line of the file of charges."""
 
 
 def as_csv(rows: Sequence[Detail]) -> str:
     """Further lines of it."""
-    return _written([_row(row) for row in rows])
+    return sheets.as_csv([_row(row) for row in rows])
 
 
 async def charges_file(store: Store, tenant_id: str, span: Span) -> AsyncIterator[str]:
-    """CSV of every charge and refund of a month, by end user and time; of a closed month always the same bytes."""
+    """
+    CSV of every charge and refund of a month, by end user and time; of a closed month always the same bytes.
+
+    It names no seller, for not every tenant may know them: `price_ref` tells one price from another, and
+    the ledger has the price's id under the transaction.
+    """
     yield HEAD
     async for page in pages(store, tenant_id, span):
         yield as_csv(page)

@@ -77,6 +77,7 @@ async def erase_end_user(
 
     def forget(tx: Tx) -> None:
         budgets.drop_end_user(tx, tenant_id, surrogate)
+        videos.forget_metadata(tx, tenant_id, surrogate)
         if tenants.forget_name(tx, tenant_id, surrogate):
             acts.record(
                 tx,
@@ -91,6 +92,7 @@ async def erase_end_user(
     await store.write(forget)
     # What was accepted in this person's name while the others were being deleted.
     count += await _delete_all(store, storage, tenant_id, surrogate, told)
+    await store.write(lambda tx: videos.forget_metadata(tx, tenant_id, surrogate))
     return Erased(tenant=tenant_id, end_user=surrogate, videos=count)
 
 

@@ -7,13 +7,11 @@ with what reports tell of them.
 
 import asyncio
 
-from proxy.core.clock import SECOND_US
 from proxy.services import audit
 from proxy.store import settlements
 from proxy.store.base import Store, Tx
+from proxy.store.settlements import SETTLED_US
 
-SETTLED_US = 600 * SECOND_US
-"""So old is what no transaction under way can still write before: none lasts minutes."""
 ROWS_EACH = 2000
 """A batch: what one transaction is long."""
 PAUSE_S = 0.02

@@ -201,7 +201,12 @@ def _passed(plan: Plan) -> Passed | None:
     dearest = max(plan.candidates, key=_QUOTE)
     if any(dearest is one for one in plan.kept):
         return None
-    return Passed(offer=dearest.offer, rates=dearest.rates, fixed_usd=dearest.fixed_usd)
+    return Passed(
+        offer=dearest.offer,
+        rates=dearest.rates,
+        fixed_usd=dearest.fixed_usd,
+        input_seconds=dearest.input_seconds,
+    )
 
 
 def _bare(spec: Spec) -> Spec:

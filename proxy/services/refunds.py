@@ -3,7 +3,8 @@
 import msgspec
 
 from proxy.core.errors import InvalidValue, MissingParameter, NotFound
-from proxy.core.money import MICRO, parse_usd, usd_text
+from proxy.core.ids import sha256_hex
+from proxy.core.money import ABSURD_USD, MICRO, exact_microusd, usd_text
 from proxy.services.acts import REASON_MAX_CHARS, Clerk, check_text
 from proxy.store import ledger, settlements, videos
 from proxy.store.base import Store, Tx
@@ -31,11 +32,14 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """What may still be given back of that charge."""
 
 
-async def refund(store: Store, clerk: Clerk, *, actor: str, video_id: str, wish: RefundWish) -> Refund:
+async def refund(
+    store: Store, clerk: Clerk, *, actor: str, video_id: str, wish: RefundWish, idempotency_key: str | None = None
+) -> Refund:
     """
     It stands in the month in which it is made, whatever month the charge stands in.
 
-    No budget gets it back. Raises NotFound, InvalidValue, MissingParameter.
+    No budget gets it back. The same key stands for the same refund of a video, for ever. Raises NotFound,
+    InvalidValue, MissingParameter.
     """
     check_text("reason", wish.reason, REASON_MAX_CHARS)
     if not wish.reason.strip():
@@ -44,17 +48,24 @@ async def refund(store: Store, clerk: Clerk, *, actor: str, video_id: str, wish:
 
     def unit(tx: Tx) -> Refund:
         video = videos.take(tx, video_id)
-        costs = settlements.of_video(tx, video_id)
+        costs = [] if video is None else settlements.of_video(tx, video_id)
         charge = _charge(video_id, costs, wish.attempt)
         before = [one for one in costs if one.kind == "refund" and _attempt_of(one) == _attempt_of(charge)]
         left = charge.charged_microusd - sum(one.refunded_microusd for one in before)
+        number = _attempt_of(charge)
+        name = str(len(before) + 1) if idempotency_key is None else f"key-{sha256_hex(idempotency_key.encode())[:16]}"
+        refund_id = f"{video_id}/{number}/refund-{name}"
+        known = next((one for one in before if one.id == refund_id), None)
+        if known is not None:
+            if known.refunded_microusd != amount:
+                raise InvalidValue("This Idempotency-Key stands for another refund.", param="Idempotency-Key")
+            return Refund(id=known.id, charge=charge.id, amount_microusd=amount, left_microusd=left)
         if amount > left:
             raise InvalidValue(f"No more than ${usd_text(left)} is left to give back.", param="amount_usd")
         assert video is not None, "it was charged"
         origin = ledger.entry_of(tx, charge.id)
-        number = _attempt_of(charge)
         entry = ledger.Entry(
-            id=f"{video_id}/{number}/refund-{len(before) + 1}",
+            id=refund_id,
             kind="refund",
             video_id=video_id,
             attempt_no=number,
@@ -71,6 +82,7 @@ async def refund(store: Store, clerk: Clerk, *, actor: str, video_id: str, wish:
         )
         ledger.write_many(tx, [(entry, ledger.refund_postings(video.tenant_id, amount))])
         settlements.insert_many(tx, [_settlement(entry, charge, amount)])
+        videos.give_back(tx, video_id, (video.refunded_microusd or 0) + amount)
         after = {"charge": charge.id, "amount_usd": usd_text(amount)}
         clerk.record(tx, actor, "charge.refund", entry.id, None, after, wish.reason)
         return Refund(id=entry.id, charge=charge.id, amount_microusd=amount, left_microusd=left - amount)
@@ -80,13 +92,10 @@ async def refund(store: Store, clerk: Clerk, *, actor: str, video_id: str, wish:
 
 def _amount(text: str) -> int:
     """Exact: a part of a micro-dollar is refused, not rounded."""
-    try:
-        exact = parse_usd(text) * MICRO
-    except ValueError:
-        exact = None
-    if exact is None or exact <= 0 or exact != int(exact):
+    exact = exact_microusd(text, most=int(ABSURD_USD * MICRO))
+    if not exact:
         raise InvalidValue("'amount_usd' is USD above 0 with six decimals at most.", param="amount_usd")
-    return int(exact)
+    return exact
 
 
 def _attempt_of(cost: Settlement) -> int:

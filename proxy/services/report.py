@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from proxy.store.unsettled import Unsettled
 from proxy.telemetry.metrics import Gauges
 
 _EPOCH = date(1970, 1, 1)
+_NEVER = 2**62
 _COLUMN = {"tenant": "tenant_id", "key": "key_id"}
 """Groups that the tables call otherwise."""
 GROUPS = (
@@ -40,6 +42,8 @@ GROUPS = (
 PAIR = "metadata."
 LINES, LINES_MOST = 1000, 10_000
 """Of a page, where nothing is said, and at the most."""
+LINES_AT_ONCE = 50_000
+"""Of a report that is written as a whole."""
 ROWS_AT_ONCE = 250_000
 """Settlements that are summed by metadata in one read: others have their turn between two of them."""
 
@@ -177,9 +181,11 @@ def _limit(text: str | None) -> int:
 
 def _day(param: str, text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            return date.fromisoformat(text)
     except ValueError:
-        raise InvalidValue(f"'{param}' must be a day such as 2026-11-21.", param=param) from None
+        pass
+    raise InvalidValue(f"'{param}' must be a day such as 2026-11-21.", param=param)
 
 
 def _micros(day: date) -> int:
@@ -201,7 +207,9 @@ def _mark(text: str | None, query: SpendQuery) -> Key | None:
             base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True), type=shape
         )
     except (binascii.Error, ValueError):
-        raise InvalidValue("'after' must be the 'next' of a report by the same groups.", param="after") from None
+        key = ()
+    if len(key) != len(columns) or any(abs(part) > _NEVER if isinstance(part, int) else "\0" in part for part in key):
+        raise InvalidValue("'after' must be the 'next' of a report by the same groups.", param="after")
     return key
 
 
@@ -225,7 +233,8 @@ async def spend(store: Store, query: SpendQuery) -> SpendPage:
 
 
 async def all_pages(store: Store, query: SpendQuery) -> AsyncIterator[list[SpendLine]]:
-    """The lines of the whole report, page by page."""
+    """The lines of the whole report, in pages so long that few looks at all the rows are needed."""
+    query = msgspec.structs.replace(query, limit=LINES_AT_ONCE)
     while True:
         page = await spend(store, query)
         yield page.lines

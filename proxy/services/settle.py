@@ -81,7 +81,7 @@ def complete(
     def at(other: Candidate | Passed) -> int:
         if other is mine:
             return bill.tenant_microusd
-        return would_cost(other, plan.markup, seconds=bill.billed_seconds, resolution=bill.billed_resolution)
+        return would_cost(other, plan.markup, spec, seconds=bill.billed_seconds, resolution=bill.billed_resolution)
 
     attempt = msgspec.structs.replace(attempt, cost_microusd=bill.seller_microusd, bearer="tenant")
     videos.save_attempt(tx, attempt)

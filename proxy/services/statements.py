@@ -7,7 +7,7 @@ the cent once, from the exact sum, and a line of its own says by how much the ro
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 import msgspec
@@ -18,10 +18,9 @@ from proxy.core.tenant import Tenant
 from proxy.policy.prices import Tariff
 from proxy.services.acts import REASON_MAX_CHARS, Clerk, check_text
 from proxy.services.charges import HEAD, Span, as_csv, net, pages, read_month
-from proxy.services.folding import SETTLED_US
 from proxy.store import settlements, statements, tenants, unsettled
 from proxy.store.base import Store, Tx
-from proxy.store.settlements import Sums
+from proxy.store.settlements import SETTLED_US, Sums
 from proxy.store.statements import Closing, Detail, Told
 
 CENT_MICROUSD = 10_000
@@ -253,6 +252,8 @@ async def close_month(
     ]
 
     def unit(tx: Tx) -> Closed:
+        # Nobody sums days meanwhile, for their sums and their rows are read one after the other.
+        settlements.take_folded_until(tx)
         _check_closable(tx, span)
         told = tuple(
             msgspec.structs.replace(one, number=f"{month}-{place:04}") for place, one in enumerate(made, start=1)
@@ -332,3 +333,25 @@ async def end_user_names(store: Store, statement: Statement) -> dict[str, str | 
     """Surrogate to name; None once erased."""
     users = [line.end_user for line in statement.end_users if line.end_user]
     return await store.read(lambda tx: tenants.end_user_names(tx, statement.tenant_id, users))
+
+
+async def told_wrongly(store: Store) -> AsyncIterator[tuple[str, int]]:
+    """
+    Numbers of statements that are not what their charges come to: by how many micro-dollars.
+
+    Added up anew from the charges, of which the file has to be the same to the byte.
+    """
+    for number, tenant_id, month in await store.read(statements.numbers):
+        told = await statement_for(store, tenant_id, month, software="")
+        tenant = Tenant(id=tenant_id, name="", created_at=0)
+        made = await make(store, tenant, read_month(month), now_us=0, software="")
+        if _figures(told) != _figures(made):
+            yield number, abs(told.total_microusd - made.total_microusd)
+
+
+def _figures(statement: Statement) -> Statement:
+    """Without what is of the moment at which it was made."""
+    refunds = tuple(msgspec.structs.replace(line, corrects=None) for line in statement.refunds)
+    return msgspec.structs.replace(
+        statement, number=None, tenant_name="", made_at=0, software="", held_microusd=0, refunds=refunds
+    )

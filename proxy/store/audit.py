@@ -32,22 +32,33 @@ _off = (
     + func.abs(_posted("tenant:%:markup", -1) - func.coalesce(_settled.markup_microusd, 0))
     + func.abs(_posted("absorbed:%") - func.coalesce(_settled.absorbed_microusd, 0))
 )
+_told = (
+    (_settled.at, ledger_transactions.c.at),
+    (_settled.kind, ledger_transactions.c.kind),
+    (_settled.tenant_id, ledger_transactions.c.tenant_id),
+    (_settled.end_user, func.coalesce(ledger_transactions.c.end_user, "")),
+    (_settled.provider, func.coalesce(ledger_transactions.c.provider, "")),
+    (_settled.model, ledger_transactions.c.model),
+    (_settled.seconds, func.coalesce(ledger_transactions.c.billed_seconds, 0)),
+)
+"""What a report tells of a cost, and the transaction too."""
 _UNLIKE_SETTLED = Statement(
     select(ledger_transactions.c.id, _off)
     .outerjoin(settlements, _settled.id == ledger_transactions.c.id)
     .outerjoin(ledger_postings, ledger_postings.c.transaction_id == ledger_transactions.c.id)
     .where(_span, ledger_transactions.c.kind.in_(["post", "bill", "absorb", "refund"]))
-    .group_by(
-        ledger_transactions.c.id,
-        _settled.id,
-        _settled.charged_microusd,
-        _settled.refunded_microusd,
-        _settled.seller_microusd,
-        _settled.markup_microusd,
-        _settled.absorbed_microusd,
-    )
-    .having(or_(_off != 0, _settled.id.is_(None)))
+    .group_by(*ledger_transactions.c, *(column for column in _settled if column.name != "metadata"))
+    .having(or_(_off != 0, _settled.id.is_(None), *(theirs != ours for theirs, ours in _told)))
     .order_by(ledger_transactions.c.id)
+)
+_WITHOUT_POSTINGS = Statement(
+    select(
+        _settled.id,
+        _settled.charged_microusd + _settled.seller_microusd + _settled.absorbed_microusd + _settled.refunded_microusd,
+    )
+    .outerjoin(ledger_transactions, ledger_transactions.c.id == _settled.id)
+    .where(_settled.at >= bindparam("start"), _settled.at < bindparam("end"), ledger_transactions.c.id.is_(None))
+    .order_by(_settled.id)
 )
 _spent = func.sum(case((ledger_postings.c.account.like("tenant:%:spend"), ledger_postings.c.amount_microusd), else_=0))
 _CHARGES = Statement(
@@ -120,8 +131,9 @@ def unbalanced(tx: Tx, *, start: int, end: int) -> list[tuple[str, int]]:
 
 
 def unlike_settled(tx: Tx, *, start: int, end: int) -> list[tuple[str, int]]:
-    """Costs of `[start, end)` of which reports tell otherwise than the postings: by how much, all sides together."""
-    return [(row[0], int(row[1])) for row in tx.rows(_UNLIKE_SETTLED, start=start, end=end)]
+    """Costs of `[start, end)` of which reports tell otherwise than the books: by how much, all sides together."""
+    statements = (_UNLIKE_SETTLED, _WITHOUT_POSTINGS)
+    return [(row[0], int(row[1])) for statement in statements for row in tx.rows(statement, start=start, end=end)]
 
 
 def charges(tx: Tx, *, page: int = 1000) -> Iterator[ChargeRow]:

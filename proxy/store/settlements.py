@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from proxy.core.clock import DAY_US
+from proxy.core.clock import DAY_US, SECOND_US
 from proxy.store import tenants
 from proxy.store.base import Statement, Tx
 from proxy.store.expressions import member, month_of
@@ -53,6 +53,8 @@ SUMS = (
     "at_first_microusd",
     "at_dearest_microusd",
 )
+SETTLED_US = 600 * SECOND_US
+"""So old is what no transaction under way can still write before: none lasts minutes."""
 FOLDED_UNTIL = "folded_until"
 """The fact that tells up to when days are summed; microseconds."""
 

@@ -149,6 +149,7 @@ videos = _table(
     Column("hold", Text, nullable=False),  # held, posted or void
     Column("hold_microusd", BigInt, nullable=False),
     Column("charged_microusd", BigInt),  # null until settled
+    Column("refunded_microusd", BigInt),  # of it; null: nothing
     Column("delivered_no", BigInt),  # number of the attempt whose film it is
     Column("footage", LargeBinary),  # core.video.Footage, once our copy is in place
     Column("file_removed_at", BigInt),  # when the expired file was deleted; what was measured stays
@@ -364,7 +365,7 @@ settlements = _table(
     *(Column(name, BigInt, nullable=False) for name in _SUMS),
     Column("expected_microusd", BigInt),  # what the seller's price makes, where the seller stated a cost of its own
     Column("differs", BigInt, nullable=False),  # 1: by more than the tolerance
-    Column("metadata", Key),  # the client's pairs as JSON; emptied when the video's are
+    Column("metadata", Key),  # the client's pairs as JSON; emptied when the end user is erased
     Index("settlements_by_time", "at"),
     Index("settlements_by_end_user", "tenant_id", "end_user", "at"),
 )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Text, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Text, and_, bindparam, delete, insert, or_, select, update
 
 from proxy.core.tenant import Tenant
 from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
@@ -295,11 +295,20 @@ class AdminAct(msgspec.Struct, frozen=True):
 
 _ACT = AdminAct.__struct_fields__
 _INSERT_ACT = Statement(insert(admin_log).values({name: bindparam(name) for name in _ACT}))
+_act_columns = [admin_log.c[name] for name in _ACT]
+_ACT_BY_ID = Statement(select(*_act_columns).where(admin_log.c.id == bindparam("id")))
 _ACTS = Statement(
-    select(*[admin_log.c[name] for name in _ACT])
+    select(*_act_columns)
+    .where(
+        or_(
+            admin_log.c.at < bindparam("at"),
+            and_(admin_log.c.at == bindparam("at"), admin_log.c.id < bindparam("id")),
+        )
+    )
     .order_by(admin_log.c.at.desc(), admin_log.c.id.desc())
     .limit(bindparam("most"))
 )
+_EVER = 2**62
 
 
 def record(tx: Tx, act: AdminAct) -> None:
@@ -307,6 +316,13 @@ def record(tx: Tx, act: AdminAct) -> None:
     tx.run(_INSERT_ACT, **fields_of(act))
 
 
-def acts(tx: Tx, *, most: int) -> list[AdminAct]:
-    """The newest first."""
-    return as_structs(AdminAct, tx.rows(_ACTS, most=most))
+def act_by_id(tx: Tx, act_id: str) -> AdminAct | None:
+    """One of them."""
+    rows = as_structs(AdminAct, tx.rows(_ACT_BY_ID, id=act_id))
+    return rows[0] if rows else None
+
+
+def acts(tx: Tx, *, most: int, after: AdminAct | None = None) -> list[AdminAct]:
+    """The newest first, or those that came before `after`."""
+    at, act_id = (_EVER, "") if after is None else (after.at, after.id)
+    return as_structs(AdminAct, tx.rows(_ACTS, at=at, id=act_id, most=most))

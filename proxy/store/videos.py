@@ -10,7 +10,6 @@ from proxy.core.attempt import Attempt
 from proxy.core.offer import Plan
 from proxy.core.video import Footage, Spec
 from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
-from proxy.store.settlements import ids_of
 from proxy.store.tables import BigInt, attempts, end_users, idempotency, settlements, videos, work
 
 _spec_of = msgspec.json.Decoder(Spec)
@@ -48,6 +47,7 @@ class Video(msgspec.Struct, frozen=True):
     footage: bytes | None = None
     file_removed_at: int | None = None
     key_id: str | None = None
+    refunded_microusd: int | None = None
 
     @property
     def live(self) -> bool:
@@ -243,16 +243,12 @@ _HIDE = Statement(
     .values(
         deleted_at=bindparam("at"),
         prompt=None,
-        metadata=None,
+        # What is still to be charged is told by these pairs then.
+        metadata=case((videos.c.hold == "held", videos.c.metadata), else_=null()),
         # What tells of a file stays until the file is gone, however often that has to be tried.
         expires_at=case((videos.c.footage.is_not(None), bindparam("at", type_=BigInt)), else_=videos.c.expires_at),
         footage=case((videos.c.file_removed_at.is_not(None), null()), else_=videos.c.footage),
     )
-)
-_FORGET_PAIRS = Statement(
-    update(settlements)
-    .where(settlements.c.id > bindparam("from_id"), settlements.c.id < bindparam("to_id"))
-    .values(metadata=None)
 )
 _FORGET_LINKS = Statement(
     update(attempts)
@@ -302,15 +298,44 @@ def settle(tx: Tx, video_id: str, end: Literal["posted", "void"], charged_microu
     return bool(tx.run(_SETTLE, video_id=video_id, end=end, charged_microusd=charged_microusd))
 
 
+_GIVE_BACK = Statement(
+    update(videos).where(videos.c.id == bindparam("video_id")).values(refunded_microusd=bindparam("microusd"))
+)
+
+
+def give_back(tx: Tx, video_id: str, microusd: int) -> None:
+    """How much of its charge has been given back, in all."""
+    tx.run(_GIVE_BACK, video_id=video_id, microusd=microusd)
+
+
 def hide(tx: Tx, video_id: str, *, at: int) -> bool:
     """
     Deletes as the customer sees it: prompt, metadata and the sellers' payloads go, the money's rows stay.
 
+    What was or will be charged keeps the metadata: by them a company shares its costs out.
+
     A film that is there has expired with it, and what was measured goes when the file does (upkeep.py).
     """
     tx.run(_FORGET_LINKS, of_video=video_id)
-    tx.run(_FORGET_PAIRS, **ids_of(video_id))
     return bool(tx.run(_HIDE, video_id=video_id, at=at))
+
+
+_FORGET_PAIRS = Statement(
+    update(videos)
+    .where(videos.c.tenant_id == bindparam("of_tenant"), videos.c.end_user == bindparam("of_user"))
+    .values(metadata=None)
+)
+_FORGET_SETTLED_PAIRS = Statement(
+    update(settlements)
+    .where(settlements.c.tenant_id == bindparam("of_tenant"), settlements.c.end_user == bindparam("of_user"))
+    .values(metadata=None)
+)
+
+
+def forget_metadata(tx: Tx, tenant_id: str, end_user: str) -> None:
+    """The pairs of all videos that were made for somebody, from the reports too."""
+    for statement in (_FORGET_PAIRS, _FORGET_SETTLED_PAIRS):
+        tx.run(statement, of_tenant=tenant_id, of_user=end_user)
 
 
 _BY_SELLER_ID = Statement(

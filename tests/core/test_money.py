@@ -8,7 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.core.money import ABSURD_USD, microusd_even, microusd_up, parse_usd, stated_microusd, usd_text
+from proxy.core.money import (
+    ABSURD_USD,
+    exact_microusd,
+    microusd_even,
+    microusd_up,
+    parse_usd,
+    stated_microusd,
+    usd_text,
+)
 
 AMOUNTS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9)
 WHOLE = st.integers(-(2**63), 2**63 - 1)
@@ -95,3 +103,20 @@ def test_broken_figure_of_a_seller_is_not_nothing(value: object) -> None:
 def test_amount_is_plain_digits_and_nothing_else(text: str) -> None:
     with pytest.raises(ValueError, match="decimal"):
         parse_usd(text)
+
+
+@given(st.integers(0, 10**15))
+def test_what_is_written_out_is_read_exactly(microusd: int) -> None:
+    assert exact_microusd(usd_text(microusd), most=10**15) == microusd
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "+1", "1e3", "1_0", ".5", "1.", "0.0000001", "1.0000000", "\u0661", "9" * 13]
+)
+def test_what_is_no_plain_amount_is_nothing(text: str) -> None:
+    assert exact_microusd(text, most=10**18) is None
+
+
+def test_amount_beyond_the_most_is_nothing() -> None:
+    assert exact_microusd("5.000001", most=5_000_000) is None
+    assert exact_microusd("5", most=5_000_000) == 5_000_000

@@ -45,6 +45,10 @@ async def test_good_books_leave_no_doubt(house: Rehearsal) -> None:
         ("update videos set hold = 'held'", {"end", "held"}),
         ("update settlements set charged_microusd = charged_microusd + 5", {"settlement", "day"}),
         ("delete from settlements", {"settlement", "day"}),
+        ("update settlements set id = 'video_0/1/post'", {"settlement"}),
+        ("update settlements set end_user = 'eu_9'", {"settlement"}),
+        ("update settlements set seconds = seconds + 1", {"settlement", "day"}),
+        ("update settlements set tenant_id = 'tenant_z'", {"settlement", "day"}),
         ("update spend_days set seconds = seconds + 1", {"day"}),
         ("update spend_days set day = day + 1", {"day"}),
         (
@@ -59,13 +63,13 @@ async def test_whatever_was_changed_is_named(
     await delivered(house)
     house.clock.move(3600)
     await fold(house.house.store)
-    database.write(change)
+    database.tamper(change)
     assert {doubt.what for doubt in (await audited(house)).doubts} == found
 
 
 async def test_charge_that_does_not_follow_from_its_price_is_named(house: Rehearsal, database: Database) -> None:
     video_id = await delivered(house)
-    database.write(
+    database.tamper(
         "insert into ledger_transactions (id, kind, video_id, attempt_no, at, tenant_id, model, book_hash, rules_hash,"
         " price_id, quantity, unit_usd, fixed_usd)"
         " select id || '/again', 'post', video_id, attempt_no, at, tenant_id, model, book_hash, rules_hash,"
@@ -81,10 +85,10 @@ async def test_drift_is_what_an_audit_found_until_the_next(house: Rehearsal, dat
         return int(await house.house.store.read(lambda tx: fact(tx, name)) or 0)
 
     await delivered(house)
-    database.write("update settlements set charged_microusd = charged_microusd + 5")
+    database.tamper("update settlements set charged_microusd = charged_microusd + 5")
     await audited(house)
     assert (await told(DRIFT), await told(CHECKED_AT)) == (5, house.clock())
-    database.write("update settlements set charged_microusd = charged_microusd - 5")
+    database.tamper("update settlements set charged_microusd = charged_microusd - 5")
     house.clock.move(60)
     await audited(house)
     assert (await told(DRIFT), await told(CHECKED_AT)) == (0, house.clock())

@@ -4,9 +4,9 @@ import asyncio
 
 from proxy.core.clock import SECOND_US
 from proxy.services.audit import DRIFT, go_through
-from proxy.services.folding import SETTLED_US, fold
+from proxy.services.folding import fold
 from proxy.store import settlements
-from proxy.store.settlements import Sums
+from proxy.store.settlements import SETTLED_US, Sums
 from proxy.store.tenants import fact
 from tests.databases import Database
 from tests.services.rehearsal import FalOrder, Rehearsal
@@ -71,7 +71,7 @@ async def test_books_that_differ_are_found_on_the_way(house: Rehearsal, database
     await deliver(house)
     await fold(house.house.store)
     assert await drift(house) == 0
-    database.write("update settlements set seller_microusd = seller_microusd - 3")
+    database.tamper("update settlements set seller_microusd = seller_microusd - 3")
     house.clock.move(3600)
     await fold(house.house.store)
     assert await drift(house) == 3

@@ -28,10 +28,10 @@ async def delivered(house: Rehearsal, **ask: Any) -> str:
     return video_id
 
 
-async def give_back(house: Rehearsal, video_id: str, amount_usd: str, **wish: Any) -> Refund:
+async def give_back(house: Rehearsal, video_id: str, amount_usd: str, *, key: str | None = None, **wish: Any) -> Refund:
     clerk = Clerk(house.clock, house.house.new_id)
     wished = RefundWish(**{"amount_usd": amount_usd, "reason": "flickers", **wish})
-    return await refund(house.house.store, clerk, actor="key_7", video_id=video_id, wish=wished)
+    return await refund(house.house.store, clerk, actor="key_7", video_id=video_id, wish=wished, idempotency_key=key)
 
 
 async def line(house: Rehearsal, *groups: str) -> SpendLine:
@@ -70,7 +70,36 @@ async def test_no_more_is_given_back_than_was_charged_however_often_it_is_tried(
     assert (await go_through(house.house.store)).doubts == ()
 
 
-@pytest.mark.parametrize("amount", ["0", "-1", "0.0000001", "1e-7", "nothing", "", "1_0", "NaN", "1e309", "\u0661"])
+async def test_refund_that_is_asked_for_again_is_made_once(house: Rehearsal) -> None:
+    video_id = await delivered(house)
+    made = await asyncio.gather(*(give_back(house, video_id, "0.5", key="again") for _ in range(5)))
+    assert len({one.id for one in made}) == 1
+    with pytest.raises(InvalidValue, match="another refund"):
+        await give_back(house, video_id, "0.4", key="again")
+    assert (await give_back(house, video_id, "0.5", key="more")).left_microusd == PRICE - 1_000_000
+    assert (await house.video(video_id)).refunded_microusd == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [
+        "1e-1",
+        "0.10000000000000000000000000000000000001",
+        "+1",
+        ".5",
+        "1.",
+        "0",
+        "-1",
+        "0.0000001",
+        "1e-7",
+        "nothing",
+        "",
+        "1_0",
+        "NaN",
+        "1e309",
+        "\u0661",
+    ],
+)
 async def test_amount_that_cannot_be_is_named_and_changes_nothing(house: Rehearsal, amount: str) -> None:
     video_id = await delivered(house)
     before = await house.balances()
@@ -87,8 +116,9 @@ async def test_refund_says_why(house: Rehearsal) -> None:
 
 
 async def test_what_was_not_charged_is_not_given_back(house: Rehearsal) -> None:
-    with pytest.raises(NotFound):
-        await give_back(house, "video_nobody", "1")
+    for nobody in ("video_nobody", f"{await delivered(house)}/1"):
+        with pytest.raises(NotFound):
+            await give_back(house, nobody, "1")
     queued = await house.accept()
     with pytest.raises(NotFound):
         await give_back(house, queued, "1")

@@ -217,6 +217,10 @@ async def test_audit_names_a_statement_that_is_not_what_was_settled(house: Rehea
     until(house, "2026-12-02")
     await close(house, "2026-11")
     assert (await go_through(house.house.store)).doubts == ()
-    database.write("update settlements set charged_microusd = charged_microusd + 5")
+    database.tamper("update settlements set charged_microusd = charged_microusd + 5")
     found = (await go_through(house.house.store)).doubts
     assert [(doubt.subject, doubt.microusd) for doubt in found if doubt.what == "statement"] == [("2026-11-0001", 5)]
+    database.tamper("update settlements set charged_microusd = charged_microusd - 5")
+    database.tamper("update settlements set key_id = 'key_9'")
+    found = (await go_through(house.house.store)).doubts
+    assert [doubt.subject for doubt in found if doubt.what == "statement"] == ["2026-11-0001"], "by its file alone"

@@ -8,12 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from proxy.core.errors import ConfigError
 from proxy.store.migrations import FOLDER, HEAD, migrate, revision_of
-from tests.store.rows import outside
+from proxy.store.videos import encode
+from tests.databases import ENGINES, Database, server
+from tests.policy.policies import make_spec
+from tests.store.rows import AT, PLAN, outside
 
 ROOT = Path(__file__).parents[2]
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
@@ -94,3 +98,57 @@ def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
 def test_copy_of_a_database_is_as_good(path: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(path, tmp_path / "copy.db"))
     assert revision_of(copy) == HEAD
+
+
+def upgraded(place: Path | str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.attributes["place"] = place
+    command.upgrade(config, revision)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_costs_from_before_there_were_reports_by_rule_are_told_by_what_their_videos_say(
+    tmp_path: Path, engine: str
+) -> None:
+    place: Path | str = tmp_path / "old.db" if engine == "sqlite" else server().bare()
+    upgraded(place, "0005")
+    database = Database(place=place, folder=tmp_path)
+    spec, plan = encode(make_spec()), encode(PLAN)
+    database.write("INSERT INTO tenants VALUES ('acme', 'Acme', '0', 0, 0, 1)")
+    database.write(
+        "INSERT INTO videos (id, tenant_id, end_user, status, model, spec, metadata, plan, progress, created_at,"
+        " deadline_at, hold, hold_microusd, charged_microusd, delivered_no, key_id)"
+        " VALUES ('video_1', 'acme', 'eu_1', 'completed', 'seedance-2.0', ?, ?, ?, 1, 1, 2, 'posted', 9, 7, 2, 'k')",
+        spec, b'{"team":"ads"}', plan,
+    )  # fmt: skip
+    for number, cost, bearer in ((1, 3, "absorbed:failed_attempt"), (2, 5, "tenant")):
+        database.write(
+            "INSERT INTO attempts (video_id, number, offer, provider, seller_model, state, client_ref, started_at,"
+            " possible_microusd, cost_microusd, cost_stated, bearer, asks, missing, fetches)"
+            " VALUES ('video_1', ?, 'p/m', 'p', 'm', 'done', 'r', 1, 9, ?, ?, ?, 0, 0, 0)",
+            number, cost, number - 1, bearer,
+        )  # fmt: skip
+    for number, kind, seconds in ((0, "hold", None), (1, "absorb", None), (2, "post", 4)):
+        database.write(
+            "INSERT INTO ledger_transactions (id, kind, video_id, attempt_no, at, tenant_id, end_user, provider, model,"
+            " book_hash, rules_hash, billed_seconds)"
+            " VALUES (?, ?, 'video_1', ?, ?, 'acme', 'eu_1', 'p', 'seedance-2.0', 'b', 'r', ?)",
+            f"video_1/{number}/{kind}", kind, number, AT, seconds,
+        )  # fmt: skip
+    for place_of, account, amount in (
+        ("1/absorb", "absorbed:failed_attempt", 3), ("1/absorb", "provider:p:payable", -3),
+        ("2/post", "tenant:acme:spend", 7), ("2/post", "provider:p:payable", -5), ("2/post", "tenant:acme:markup", -2),
+    ):  # fmt: skip
+        database.write("INSERT INTO ledger_postings VALUES (?, ?, ?)", f"video_1/{place_of}", account, amount)
+    migrate(place)
+    kinds = ("standard", "text-to-video", "720p", "default", "k", "eu_1", '{"team":"ads"}')
+    found = database.rows(
+        "SELECT kind, outcome, tier, operation, resolution, rule, key_id, end_user, metadata, seconds,"
+        " charged_microusd, seller_microusd, assumed_microusd, markup_microusd, absorbed_microusd, at_dearest_microusd"
+        " FROM settlements ORDER BY id"
+    )
+    assert found == [
+        ("absorb", "failed_attempt", *kinds, 0, 0, 3, 3, 0, 3, 0),
+        ("post", "delivered", *kinds, 4, 7, 5, 0, 2, 0, 7),
+    ]

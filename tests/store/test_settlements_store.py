@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from proxy.core.clock import DAY_US
 from proxy.store import settlements
-from proxy.store.base import Store, Tx
+from proxy.store.base import Statement, Store, Tx
 from proxy.store.settlements import DIMENSIONS, SUMS, Key, Settlement, Sums
 from tests.store.rows import AT, add_settlements, make_settlement
 
@@ -173,3 +174,14 @@ async def test_rows_are_cut_into_spans_of_so_many(store: Store) -> None:
     assert await store.read(lambda tx: cut(tx, AT + 2)) == AT + 4
     assert await store.read(lambda tx: cut(tx, AT, rows=1)) == AT + 1, "those of one moment stay together"
     assert await store.read(lambda tx: cut(tx, AT + 9)) == END
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE settlements SET charged_microusd = 0", "UPDATE settlements SET rule = 'x'", "DELETE FROM settlements"],
+)
+async def test_settlement_is_never_changed_nor_removed(store: Store, change: str) -> None:
+    await add_settlements(store, make_settlement(metadata='{"team":"ads"}'))
+    with pytest.raises(Exception, match=r"settlements are not removed|only metadata may be emptied"):
+        await store.write(lambda tx: tx.run(Statement(text(change))))
+    await store.write(lambda tx: tx.run(Statement(text("UPDATE settlements SET metadata = NULL"))))

@@ -145,5 +145,7 @@ def test_books_are_the_only_tables_that_refuse_a_change(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         triggers = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     refused = [(f"{table}_no_{verb}", table) for table in APPEND_ONLY for verb in ("update", "delete")]
-    assert sorted(triggers) == sorted([*refused, ("ledger_transactions_no_closed", "ledger_transactions")])
+    others = [("ledger_transactions_no_closed", "ledger_transactions")]
+    others += [(f"settlements_no_{verb}", "settlements") for verb in ("update", "delete")]
+    assert sorted(triggers) == sorted([*refused, *others])
     assert set(APPEND_ONLY) == set(ROWS) == set(CHANGES)

@@ -6,12 +6,22 @@ import msgspec
 import pytest
 
 from proxy.core.video import Footage
-from proxy.store import tenants, videos, work
+from proxy.store import settlements, tenants, videos, work
 from proxy.store.base import Store, Tx
 from proxy.store.videos import Bound, Video
 from tests.databases import BROKEN
 from tests.policy.policies import make_spec
-from tests.store.rows import AT, PLAN, add_attempts, add_videos, make_attempt, make_footage, make_video
+from tests.store.rows import (
+    AT,
+    PLAN,
+    add_attempts,
+    add_settlements,
+    add_videos,
+    make_attempt,
+    make_footage,
+    make_settlement,
+    make_video,
+)
 
 FOOTAGE = make_footage()
 
@@ -232,7 +242,7 @@ async def test_nothing_happens_to_a_video_that_is_not_there(store: Store) -> Non
 
 
 async def test_hidden_video_keeps_its_money_and_loses_what_was_said(store: Store) -> None:
-    row = make_video(footage=videos.encode(FOOTAGE), status="completed")
+    row = make_video(footage=videos.encode(FOOTAGE), status="completed", hold="posted", charged_microusd=5)
     await add_videos(store, row)
     ended = make_attempt(state="failed", link="https://files.example/1", message="a refused prompt")
     copying = make_attempt(number=2, state="done", link="https://files.example/2")
@@ -404,3 +414,18 @@ async def test_provider_is_owed_until_its_film_is_copied_or_given_up(store: Stor
 
 def test_footage_survives_its_column() -> None:
     assert msgspec.json.decode(videos.encode(FOOTAGE), type=Footage) == FOOTAGE
+
+
+async def test_metadata_stays_until_the_charge_and_goes_with_the_person(store: Store) -> None:
+    await add_videos(store, make_video(end_user="eu_1"), make_video(id="video_2", end_user="eu_2"))
+    for video_id in ("video_1", "video_2"):
+        await store.write(lambda tx, video_id=video_id: videos.hide(tx, video_id, at=AT))  # type: ignore[misc]  # the default binds the loop's value
+        await add_settlements(
+            store, make_settlement(id=f"{video_id}/1/post", end_user=f"eu_{video_id[-1]}", metadata='{"team":"ads"}')
+        )
+    await store.write(lambda tx: videos.forget_metadata(tx, "acme", "eu_1"))
+    kept = [(await video(store, video_id)).metadata for video_id in ("video_1", "video_2")]
+    assert kept == [None, b'{"team":"ads"}']
+    [gone] = await store.read(lambda tx: settlements.of_video(tx, "video_1"))
+    [stays] = await store.read(lambda tx: settlements.of_video(tx, "video_2"))
+    assert (gone.metadata, stays.metadata) == (None, '{"team":"ads"}')

@@ -82,12 +82,25 @@ async def test_refund_stands_on_the_statement_and_in_the_report(shop: Company, t
     assert (await own(team))["exact_usd"] == before["exact_usd"]
     made = (await shop.client.post(path, json={"amount_usd": "0.1", "reason": "flickers"})).json()
     assert (made["object"], made["amount_usd"], made["charge"]) == ("refund", "0.100000", f"{video['id']}/1/post")
+    again = await shop.client.get(f"/v1/videos/{video['id']}")
+    assert again.status_code == 404, "an operator sees its own tenant's videos"
+    shown = (await team.client.get(f"/v1/videos/{video['id']}")).json()
+    assert shown["usage"]["refunded_usd"] == "0.100000"
+    assert "refunded_usd" not in video["usage"]
     after = await own(team)
     assert [(line["amount_usd"], line["reason"]) for line in after["refunds"]] == [("-0.10", "flickers")]
     assert int(before["exact_usd"].replace(".", "")) - int(after["exact_usd"].replace(".", "")) == 100_000
     lines = (await team.client.get("/v1/spend", params={"group_by": "end_user"})).json()["data"]
     assert {line["end_user"]: line["refunded_usd"] for line in lines}["cy"] == "0.100000"
     [act] = (await shop.client.get("/admin/log", params={"limit": "1"})).json()["data"]
+    before_it = (await shop.client.get("/admin/log", params={"after": act["id"]})).json()["data"]
+    assert before_it
+    assert act["id"] not in {one["id"] for one in before_it}
+    refused(await shop.client.get("/admin/log?after=nothing"), 400, "invalid_value", "after")
+    refused(await shop.client.get("/admin/log?befor=1"), 400, "unknown_parameter", "befor")
+    key, wish = {"Idempotency-Key": "once"}, {"amount_usd": "0.000001", "reason": "flickers"}
+    ids = {(await shop.client.post(path, json=wish, headers=key)).json()["id"] for _ in range(2)}
+    assert len(ids) == 1
     assert (act["action"], act["subject"], act["after"]["amount_usd"]) == ("charge.refund", made["id"], "0.100000")
 
 

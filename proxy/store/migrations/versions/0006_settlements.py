@@ -26,6 +26,7 @@ UNKNOWN_COST = (
 
 
 def upgrade() -> None:
+    op.add_column("videos", sa.Column("refunded_microusd", BIG_INT, nullable=True))
     op.add_column("ledger_transactions", sa.Column("reason", sa.Text(), nullable=True))
     op.create_table(
         "settlements",
@@ -91,6 +92,9 @@ def upgrade() -> None:
     for table in ("closings", "statements"):
         for verb in ("UPDATE", "DELETE"):
             _refuse(f"{table}_no_{verb.lower()}", verb, table, f"{table} is append-only")
+    _refuse("settlements_no_delete", "DELETE", "settlements", "settlements are not removed")
+    fixed = ("id", "kind", "at", "end_user", *DIMENSIONS, "seconds", *SUMS, "expected_microusd", "differs")
+    _refuse("settlements_no_update", f"UPDATE OF {', '.join(fixed)}", "settlements", "only metadata may be emptied")
     _refuse_what_is_closed()
     _take_over()
 
@@ -128,19 +132,32 @@ def _refuse_what_is_closed() -> None:
 
 
 def _take_over() -> None:
-    """The costs so far, by what their postings say; which offer and rule they came from was not written down."""
-    pairs = "CAST(v.metadata AS TEXT)" if _on_sqlite() else "convert_from(v.metadata, 'UTF8')"
+    """
+    The costs so far, by what their postings and their videos say.
+
+    What a film would have cost elsewhere was not written down: nothing counts as saved.
+    """
+    if _on_sqlite():
+        pairs = "CAST(v.metadata AS TEXT)"
+        of_spec, of_plan = (f"json_extract(CAST(v.{column} AS TEXT), '$.{{}}')" for column in ("spec", "plan"))
+    else:
+        pairs = "convert_from(v.metadata, 'UTF8')"
+        of_spec, of_plan = (f"convert_from(v.{column}, 'UTF8')\\:\\:json ->> '{{}}'" for column in ("spec", "plan"))
+    delivered = "CASE WHEN v.delivered_no = t.attempt_no THEN s.charged ELSE 0 END"
     op.execute(
         f"""
         INSERT INTO settlements (id, kind, at, end_user, tenant_id, key_id, provider, model, tier, operation,
             resolution, rule, outcome, seconds, charged_microusd, seller_microusd, assumed_microusd, markup_microusd,
             absorbed_microusd, refunded_microusd, at_first_microusd, at_dearest_microusd, differs, metadata)
         SELECT t.id, t.kind, t.at, coalesce(t.end_user, ''), t.tenant_id, coalesce(v.key_id, ''),
-            coalesce(t.provider, ''), t.model, '', '', '', '',
+            coalesce(t.provider, ''), t.model, coalesce({of_spec.format("tier")}, ''),
+            coalesce({of_spec.format("operation")}, ''), coalesce({of_spec.format("resolution")}, ''),
+            coalesce({of_plan.format("rule")}, ''),
             CASE WHEN t.kind = 'absorb' THEN coalesce(substr(a.bearer, 10), '')
                 WHEN v.delivered_no = t.attempt_no THEN 'delivered' ELSE 'billed' END,
             coalesce(t.billed_seconds, 0), s.charged, s.seller,
-            CASE WHEN a.cost_stated = 1 THEN 0 ELSE s.seller END, s.markup, s.absorbed, 0, 0, 0, 0, {pairs}
+            CASE WHEN a.cost_stated = 1 THEN 0 ELSE s.seller END, s.markup, s.absorbed, 0, {delivered}, {delivered},
+            0, {pairs}
         FROM ledger_transactions t
         JOIN (SELECT transaction_id,
                 sum(CASE WHEN account LIKE 'tenant:%\\:spend' THEN amount_microusd ELSE 0 END) AS charged,
@@ -151,5 +168,5 @@ def _take_over() -> None:
         JOIN videos v ON v.id = t.video_id
         LEFT JOIN attempts a ON a.video_id = t.video_id AND a.number = t.attempt_no
         WHERE t.kind IN ('post', 'bill', 'absorb')
-        """  # noqa: S608 - a name of ours
+        """  # noqa: S608 - names of ours
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.api.sheets import as_csv, safe
+from proxy.core.sheets import as_csv, safe
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1"])
