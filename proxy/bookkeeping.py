@@ -217,7 +217,7 @@ def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbo
 
     HTML is laid out for A4: open it and print it, to paper or PDF.
     """
-    from proxy.api import paper  # noqa: PLC0415
+    from proxy.api import paper, statement_objects  # noqa: PLC0415
     from proxy.api.statements import SOFTWARE  # noqa: PLC0415
     from proxy.services.accounts import known_tenant  # noqa: PLC0415
     from proxy.services.charges import charges_file, read_month  # noqa: PLC0415
@@ -230,8 +230,13 @@ def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbo
         statement = await statement_for(store, tenant_id, month, software=SOFTWARE)
         names = await end_user_names(store, statement)
         if form == "json":
-            return msgspec.json.format(msgspec.json.encode(paper.as_object(statement, names)), indent=2).decode() + "\n"
-        return paper.as_html(statement, names) if form == "html" else paper.as_csv(statement, names)
+            return (
+                msgspec.json.format(
+                    msgspec.json.encode(statement_objects.as_object(statement, names)), indent=2
+                ).decode()
+                + "\n"
+            )
+        return paper.as_html(statement, names) if form == "html" else statement_objects.as_csv(statement, names)
 
     text = with_store(sandbox, written, to_read=True)
     if out is None:
@@ -254,7 +259,7 @@ def statements_close(month: str, reason: str | None, sandbox: bool) -> None:
     Months are closed in their order, from ten minutes after their end. There is no way back: what is corrected later
     stands in the month in which it is corrected.
     """
-    from proxy.api.paper import cents_text  # noqa: PLC0415
+    from proxy.api.statement_objects import cents_text  # noqa: PLC0415
     from proxy.api.statements import SOFTWARE  # noqa: PLC0415
     from proxy.services.statements import close_month  # noqa: PLC0415
 

@@ -31,6 +31,7 @@ from proxy.api.schemas import (
     VideoList,
     VideoObject,
 )
+from proxy.api.statement_objects import StatementObject
 from proxy.api.statements import ClosedMonth, ClosingWish, MonthStatements, RefundObject, StatementName
 from proxy.api.videos import AnyRequest
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
@@ -78,9 +79,9 @@ SHAPES: dict[str, Shape] = {
     "GET /v1/spend": Shape(answers=SpendLine, many=True, query=PARAMETERS),
     "GET /admin/reports/spend": Shape(answers=SpendLine, many=True, query=(*PARAMETERS, "tenant")),
     "GET /v1/statements": Shape(answers=StatementName, many=True),
-    "GET /v1/statements/{month}": Shape(answers="application/json", query=("format",)),
+    "GET /v1/statements/{month}": Shape(answers=StatementObject, query=("format",)),
     "GET /admin/statements": Shape(answers=StatementName, many=True, query=("tenant",)),
-    "GET /admin/statements/{tenant}/{month}": Shape(answers="application/json", query=("format",)),
+    "GET /admin/statements/{tenant}/{month}": Shape(answers=StatementObject, query=("format",)),
     "GET /admin/months": Shape(answers=ClosedMonth, many=True),
     "POST /admin/months/{month}/close": Shape(takes=ClosingWish, answers=MonthStatements),
     "POST /admin/videos/{video}/refunds": Shape(takes=RefundWish, answers=RefundObject, headers=("Idempotency-Key",)),

@@ -1,140 +1,12 @@
-"""Statements as people and programs read them: HTML that prints well, CSV, JSON."""
+"""Statements as people read them: HTML that prints well."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
-from typing import Any
 
-from proxy.core import sheets
+from proxy.api.statement_objects import Names, name_of
 from proxy.core.clock import iso
 from proxy.core.money import usd_text
-from proxy.core.sheets import safe
-from proxy.services.statements import RefundLine, SkuLine, Statement
-
-COLUMNS = (
-    "statement",
-    "kind",
-    "model",
-    "tier",
-    "operation",
-    "resolution",
-    "outcome",
-    "unit_usd",
-    "end_user",
-    "end_user_ref",
-    "videos",
-    "seconds",
-    "exact_usd",
-    "amount_usd",
-    "corrects",
-    "reason",
-)
-"""Of the CSV. The kinds sku, refund and rounding add up to the total; end_user tells the exact total once more."""
-
-Names = Mapping[str, str | None]
-"""End users' surrogates to names; None once erased."""
-
-
-def cents_text(cents: int) -> str:
-    """As in 1234.50 or -0.07."""
-    sign = "-" if cents < 0 else ""
-    return f"{sign}{abs(cents) // 100}.{abs(cents) % 100:02}"
-
-
-def _name(end_user: str, names: Names) -> str | None:
-    if not end_user:
-        return None
-    return names.get(end_user) or f"erased-{end_user}"
-
-
-def as_object(statement: Statement, names: Names) -> dict[str, Any]:
-    """The statement as JSON; amounts are decimal strings in USD."""
-    return {
-        "object": "statement",
-        "number": statement.number,
-        "final": statement.number is not None,
-        "tenant": statement.tenant_id,
-        "tenant_name": statement.tenant_name,
-        "month": statement.month,
-        "start": iso(statement.start),
-        "end": iso(statement.end),
-        "currency": "USD",
-        "made_at": iso(statement.made_at),
-        "software": statement.software,
-        "price_books": statement.books,
-        "lines": [_sku(line) for line in statement.lines],
-        "refunds": [_refund(line) for line in statement.refunds],
-        "rounding_usd": cents_text(statement.rounding_cents),
-        "total_usd": cents_text(statement.total_cents),
-        "exact_usd": usd_text(statement.total_microusd),
-        "end_users": [
-            {
-                "end_user": _name(line.end_user, names),
-                "end_user_ref": line.end_user or None,
-                "videos": line.videos,
-                "charged_usd": usd_text(line.charged_microusd),
-                "refunded_usd": usd_text(line.refunded_microusd),
-            }
-            for line in statement.end_users
-        ],
-        "held_usd": usd_text(statement.held_microusd),
-        "charges": statement.charges,
-        "charges_sha256": statement.charges_sha256,
-    }
-
-
-def _sku(line: SkuLine) -> dict[str, Any]:
-    return {
-        "model": line.model,
-        "tier": line.tier,
-        "operation": line.operation,
-        "resolution": line.resolution,
-        "outcome": line.outcome,
-        "unit_usd": line.unit_usd,
-        "videos": line.videos,
-        "seconds": line.seconds,
-        "exact_usd": usd_text(line.microusd),
-        "amount_usd": cents_text(line.cents),
-    }
-
-
-def _refund(line: RefundLine) -> dict[str, Any]:
-    return {
-        "id": line.id,
-        "at": iso(line.at),
-        "charge": line.charge,
-        "charged_at": iso(line.charged_at),
-        "corrects": line.corrects,
-        "reason": line.reason,
-        "exact_usd": usd_text(line.microusd),
-        "amount_usd": cents_text(line.cents),
-    }
-
-
-def as_csv(statement: Statement, names: Names) -> str:
-    """A row a line; see COLUMNS."""
-    rows = [{"statement": statement.number or "draft", **row} for row in _csv_rows(statement, names)]
-    return sheets.as_csv([COLUMNS, *([row.get(name) for name in COLUMNS] for row in rows)])
-
-
-def _csv_rows(statement: Statement, names: Names) -> Iterable[dict[str, Any]]:
-    for line in statement.lines:
-        yield {"kind": "sku", **_sku(line)}
-    for refund in statement.refunds:
-        yield {"kind": "refund", **_refund(refund), "reason": safe(refund.reason)}
-    yield {"kind": "rounding", "amount_usd": cents_text(statement.rounding_cents)}
-    exact = usd_text(statement.total_microusd)
-    yield {"kind": "total", "exact_usd": exact, "amount_usd": cents_text(statement.total_cents)}
-    for user in statement.end_users:
-        yield {
-            "kind": "end_user",
-            "end_user": safe(_name(user.end_user, names)),
-            "end_user_ref": user.end_user,
-            "videos": user.videos,
-            "exact_usd": usd_text(user.charged_microusd - user.refunded_microusd),
-        }
-
-
-# HTML
+from proxy.services.statements import SkuLine, Statement
 
 _STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; @bottom-right { content: counter(page) " / " counter(pages);
@@ -285,7 +157,7 @@ def _end_users(statement: Statement, names: Names) -> str:
     head = ("End user", "Reference", *map(_Figure, ("Videos", "Charged $", "Refunded $", "Net $")))
     rows = [
         _row(
-            _name(line.end_user, names) or "(none)",
+            name_of(line.end_user, names) or "(none)",
             line.end_user,
             _count(line.videos),
             _exact(line.charged_microusd),

@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from proxy.api import paper
+from proxy.api import paper, statement_objects
 from proxy.api.admin import MAX_BODY_BYTES
 from proxy.api.auth import authenticate
 from proxy.api.documents import read_json, refuse_unknown
@@ -139,8 +139,8 @@ async def _shown(request: AnyRequest, tenant_id: str, month: str) -> Response[An
     if form == "html":
         return Response(paper.as_html(statement, names).encode(), media_type="text/html")
     if form == "csv":
-        return Response(paper.as_csv(statement, names).encode(), media_type="text/csv")
-    return _json(paper.as_object(statement, names))
+        return Response(statement_objects.as_csv(statement, names).encode(), media_type="text/csv")
+    return _json(statement_objects.as_object(statement, names))
 
 
 @get("/admin/months")
