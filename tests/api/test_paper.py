@@ -1,4 +1,4 @@
-"""A statement says the same on paper, as CSV and as JSON, and adds up in each."""
+"""A statement on paper shows every figure, and nothing that a stranger wrote does anything there."""
 
 import re
 from html import unescape
