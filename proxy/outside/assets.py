@@ -141,11 +141,11 @@ class Fetcher:
                 # The cause is left out: it would tell an address behind the name.
                 raise FileUnavailable(f"{target.host} is not at an allowed address", retryable=False) from None
             raise FileUnavailable(f"no connection to {target.host}", retryable=True) from exc
+        except (aiohttp.InvalidURL, UnicodeError) as exc:
+            # A host that no resolver can take, or a number that is no address as those are written today.
+            raise FileUnavailable("the link's host is no name of a host", retryable=False) from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise FileUnavailable(f"no answer from {target.host}: {type(exc).__name__}", retryable=True) from exc
-        except UnicodeError as exc:
-            # A host name that no resolver can take.
-            raise FileUnavailable("the link's host is no name of a host", retryable=False) from exc
 
     def _check_head(self, response: aiohttp.ClientResponse) -> None:
         host = response.url.host
@@ -204,7 +204,7 @@ def _parsed(link: str, *, base: URL | None = None) -> URL:
         # is, for a line break in it would begin a header.
         url = URL(link, encoded=link.isascii() and link.isprintable() and " " not in link)
         url = base.join(url) if base else url
-        usable = url.scheme in {"http", "https"} and bool(url.host) and url.user is None
+        usable = url.scheme in {"http", "https"} and bool(url.host) and url.user is url.password is None
     except ValueError:
         usable = False
     if not usable:

@@ -70,8 +70,16 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def is_allowed(address: str, allowed: Sequence[Network] = ()) -> bool:
-    """Whether it is global unicast or lies in one of the named networks."""
-    ip = _unwrapped(address)
+    """
+    Whether it is global unicast or lies in one of the named networks.
+
+    Not where it is no address as those are written today, though a socket would take it for one:
+    `127.1`, `0x7f.1` and `2130706433` are loopback.
+    """
+    try:
+        ip = _unwrapped(address)
+    except ValueError:
+        return False
     return _is_global(ip) or any(ip in network for network in allowed)
 
 
