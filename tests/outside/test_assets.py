@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from yarl import URL
 
 from proxy.outside.assets import Fetcher, FileCutShort, FileTooLarge, FileUnavailable, NotAFilm
 from proxy.outside.guard import parse_networks
+from tests.outside.addresses import REFUSED
 from tests.outside.films import make_film
-from tests.outside.servers import Behaviour, Names, Serve, Visit, reply
+from tests.outside.servers import Behaviour, Names, Serve, Visit, names_for, reply
 
 LOOPBACK = ("127.0.0.1",)
 FILM = make_film()
@@ -172,14 +174,78 @@ async def test_redirect_is_followed_also_relative(fetcher: Fetcher, serve: Serve
     assert await fetch(fetcher, f"{server.url}/old.mp4?a=1") == FILM
 
 
-async def test_each_hop_passes_the_guard(make_fetcher: Callable[..., Fetcher], serve: Serve) -> None:
-    inside = await serve(show_film)
-    outside = await serve(redirecting(f"{inside.url}/admin"))
-    fetcher = make_fetcher(resolver=Names(films_example="127.0.0.1"))
+async def refusal(fetcher: Fetcher, url: str, trusted: tuple[str, ...] = ()) -> str:
+    """What the error says; a fresh link has to be asked for."""
     with pytest.raises(FileUnavailable) as caught:
-        await fetch(fetcher, outside.at("films.example"), trusted=("films.example",))
-    assert not caught.value.retryable
+        await fetch(fetcher, url, trusted)
+    assert (caught.value.status, caught.value.retryable) == (None, False)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_link_to_a_refused_place_tells_nothing_of_it(
+    make_fetcher: Callable[..., Fetcher], serve: Serve, case: str
+) -> None:
+    server = await serve(show_film)
+    host, addresses = REFUSED[case]
+    told = await refusal(make_fetcher(resolver=names_for(host, addresses) if addresses else None), server.at(host))
+    assert server.connections == 0
+    assert [one for one in addresses.split() if one in told.replace(host, "")] == []
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_each_hop_passes_the_guard(make_fetcher: Callable[..., Fetcher], serve: Serve, case: str) -> None:
+    host, addresses = REFUSED[case]
+    inside = await serve(show_film)
+    outside = await serve(redirecting(str(URL(inside.at(host)))))
+    names = names_for(host, addresses or "127.0.0.1")
+    names.addresses["start.example"] = "127.0.0.1"
+    await refusal(make_fetcher(resolver=names), outside.at("start.example"), ("start.example",))
     assert (outside.connections, inside.connections) == (1, 0)
+
+
+@pytest.mark.parametrize("who", ["a:b@", "a@", ":b@", "films.example@", "films.example:80@"])
+async def test_link_with_somebodys_name_before_the_host_is_refused(fetcher: Fetcher, serve: Serve, who: str) -> None:
+    server = await serve(show_film)
+    await refusal(fetcher, server.url.replace("//", f"//{who}"), LOOPBACK)
+    assert server.connections == 0
+
+
+async def test_name_that_leads_elsewhere_a_moment_later_is_refused(
+    make_fetcher: Callable[..., Fetcher], serve: Serve
+) -> None:
+    """Each connection is looked at by itself; here the name changes sides between two."""
+    names = Names(films_example="127.0.0.1")
+    inside = await serve(show_film)
+
+    async def change_sides(visit: Visit) -> None:
+        await visit.request()
+        names.addresses["films.example"] = "127.0.0.2"
+        await visit.send(reply(b"", status="302 Found", headers=f"location: {inside.at('films.example')}\r\n"))
+
+    outside = await serve(change_sides)
+    fetcher = make_fetcher(allowed_networks=parse_networks("127.0.0.1/32"), resolver=names)
+    told = await refusal(fetcher, outside.at("films.example"))
+    assert told == "films.example is not at an allowed address"
+    assert (outside.connections, inside.connections) == (1, 0)
+
+
+async def test_of_several_addresses_only_the_good_one_is_connected_to(
+    make_fetcher: Callable[..., Fetcher], serve: Serve
+) -> None:
+    server = await serve(show_film)
+    for addresses in ("10.0.0.1 127.0.0.1", "127.0.0.1 ::1 127.0.0.2"):
+        fetcher = make_fetcher(allowed_networks=parse_networks("127.0.0.1/32"), resolver=Names(films_example=addresses))
+        assert await fetch(fetcher, server.at("films.example"), trusted=()) == FILM
+
+
+async def test_allowed_networks_let_exactly_those_through(make_fetcher: Callable[..., Fetcher], serve: Serve) -> None:
+    server = await serve(show_film)
+    fetcher = make_fetcher(allowed_networks=parse_networks("127.0.0.1/32"))
+    assert await fetch(fetcher, server.url, trusted=()) == FILM
+    for host in ("127.0.0.2", "[::1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "2130706433", "10.0.0.1"):
+        await refusal(fetcher, server.at(host))
+    assert server.connections == 1
 
 
 async def test_three_redirects_are_followed_and_no_fourth(fetcher: Fetcher, serve: Serve) -> None:
