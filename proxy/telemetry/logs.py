@@ -10,6 +10,7 @@ the event, its text the field `message`.
 
 import asyncio
 import io
+import json
 import logging
 import re
 import sys
@@ -89,7 +90,7 @@ def configure(
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     render: list[Processor] = (
-        [_json] if fmt == "json" else [_show_trace, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        [_json] if fmt == "json" else [_for_people, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     )
     structlog.configure(
         processors=[
@@ -276,15 +277,28 @@ def _place(trace: TracebackType | None) -> str:
     return "{}:{} in {}".format(*frames[-1]) if frames else "raised nowhere"
 
 
-def _show_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Under the name that the console prints over many lines."""
+def _for_people(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """As the console takes it: it prints texts as they are, and `exception` over many lines."""
+    shown = {_printable(name): _printable(value) if type(value) is str else value for name, value in event.items()}
     if "trace" in event:
-        event["exception"] = event.pop("trace")
-    return event
+        del shown["trace"]
+        shown["exception"] = "\n".join(_printable(line) for line in event["trace"].split("\n"))
+    return shown
 
 
 def _json(_logger: object, _method: str, event: EventDict) -> str:
-    return _ENCODER.encode(event).decode()
+    return _printable(_ENCODER.encode(event).decode())
+
+
+def _printable(text: str) -> str:
+    """
+    The text with JSON's escapes for what would end a line or move a cursor; JSON stays what it was.
+
+    The encoder leaves U+0085, U+2028 and the control characters above ASCII as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 _ENCODER: Final = msgspec.json.Encoder()

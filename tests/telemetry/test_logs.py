@@ -188,6 +188,35 @@ def test_the_console_shows_a_line_for_people() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+BREAKS = ("\n", "\r\n", "\x1b[2K\x1b[1A", "\x00", "\x7f", "\x85", "\x9b2J", "\u2028", "\u2029", "\u202e")
+"""What ends a line or moves the cursor, in a file, a terminal or a reader of lines."""
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+@pytest.mark.parametrize("odd", BREAKS, ids=ascii)
+def test_no_text_of_a_stranger_makes_a_line_of_its_own(fmt: Literal["json", "console"], odd: str) -> None:
+    stream, forged = start(fmt), f"a{odd}2026-01-01T00:00:00Z [info] forged"
+    log = structlog.get_logger()
+    log.info("a.b", text=forged, nested={forged: [forged]}, **{forged: forged})
+    log.info(forged)
+    logging.getLogger("library").warning(forged)
+    assert len(stream.getvalue().splitlines()) == 3
+    assert stream.getvalue().replace("\n", "").isprintable()
+    if fmt == "json":
+        assert lines(stream)[0]["text"] == forged
+
+
+def test_trace_on_the_console_has_its_lines_and_no_others() -> None:
+    stream = start("console")
+    try:
+        raise_with("a\x1b[2K\x85b")
+    except ValueError:
+        structlog.get_logger().exception("a.failed")
+    assert "\x1b" not in stream.getvalue()
+    assert "\x85" not in stream.getvalue()
+    assert stream.getvalue().rstrip().splitlines()[-1] == "ValueError: a\\u001b[2K\\u0085b"
+
+
 def test_an_exact_secret_is_found_in_its_url_form_too() -> None:
     assert scrub(text=f"x={EXACT.replace(' ', '%20')}") == {"text": "x=[redacted]"}
 
