@@ -97,7 +97,7 @@ def content_headers(
     headers = {"accept-ranges": "bytes", "etag": etag, "cache-control": "private, no-transform"}
     if isinstance(portion, Unsatisfiable):
         return headers | {"content-range": f"bytes */{size}"}
-    headers |= {"content-type": media_type, "x-content-type-options": "nosniff"}
+    headers["content-type"] = media_type
     if filename is not None:
         headers["content-disposition"] = f'inline; filename="{filename}"'
     if isinstance(portion, Whole):

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from proxy.api import admin, books, callbacks, failures, health, models, openapi, prices, reports, statements, videos
 from proxy.api.auth import Keyring
 from proxy.api.limits import Turnstile
+from proxy.api.manners import Mannered, with_manners
 from proxy.services.accounts import Registrar
 from proxy.services.house import House
 
@@ -44,7 +45,7 @@ def build_site(
 def build_probes_site(house: House, *, metrics_token: str | None, with_metrics: bool = True) -> ASGIApp:
     """Nothing but the two probes and `/metrics`: for a port of their own, and for a worker alone."""
     routes = [*health.ROUTES, *(health.METRICS_ROUTES if with_metrics else ())]
-    return _litestar(routes, {"house": house, "metrics_token": metrics_token})
+    return Mannered(_litestar(routes, {"house": house, "metrics_token": metrics_token}))
 
 
 def _litestar(routes: Sequence[Any], state: dict[str, Any]) -> Litestar:
@@ -77,7 +78,7 @@ def _replace_nul(scope: Any) -> None:
 
 
 class Measured:
-    """Gives each request an id, counts and times it, and logs what is worth a line."""
+    """Gives each request an id and each answer manners, counts and times it, and logs what is worth a line."""
 
     def __init__(self, inner: ASGIApp, house: House) -> None:
         self._inner = inner
@@ -96,7 +97,7 @@ class Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], stamp]
+                message["headers"] = with_manners([*message["headers"], stamp])
             await send(message)
 
         self._metrics.request_started()

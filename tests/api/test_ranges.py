@@ -131,7 +131,6 @@ def test_headers_of_the_whole() -> None:
         "etag": '"ab12"',
         "cache-control": "private, no-transform",
         "content-type": "video/mp4",
-        "x-content-type-options": "nosniff",
         "content-disposition": 'inline; filename="video_1.mp4"',
         "content-length": "1000",
     }
