@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 
 from proxy.api.auth import BOOTSTRAP_TENANT, Keyring
+from proxy.api.patience import BoundedProtocol, hurry_all
 from proxy.api.site import build_probes_site, build_site, route_templates
 from proxy.core.errors import ConfigError, Overloaded
 from proxy.core.ids import Secrets, time_hex
@@ -63,11 +64,16 @@ GRACE_S = 25.0
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the process that runs it."""
+    """A server that leaves signals to the process that runs it, and waits for no client for ever."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            hurry_all(self.server_state.connections)
+        return await super().on_tick(counter)
 
 
 class Running(msgspec.Struct, kw_only=True):
@@ -316,7 +322,8 @@ async def _uvicorn(site: object, listening: socket.socket) -> AsyncIterator[uvic
         access_log=False,
         lifespan="off",
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
+        ws="none",
         server_header=False,
         proxy_headers=False,  # nobody asks who is at the other end
         date_header=True,
