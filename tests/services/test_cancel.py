@@ -252,7 +252,7 @@ async def test_delete_leaves_no_prompt_no_link_and_no_file(
     order = FalOrder()
     order.status = "COMPLETED"
     house.answers(order)
-    video_id = await house.accept(model=FAL, prompt=SECRET, metadata={"note": SECRET})
+    video_id = await house.accept(model=FAL, prompt=SECRET, metadata={"team": "ads"})
     assert SECRET in _everything(database)
     await when(house, video_id)
     await house.run(30)
@@ -260,7 +260,10 @@ async def test_delete_leaves_no_prompt_no_link_and_no_file(
     assert SECRET not in kept
     assert LINK not in kept
     assert list((database.folder / "videos").rglob("*.mp4")) == []
-    assert (await house.video(video_id)).hold != "held"
+    video = await house.video(video_id)
+    assert video.hold != "held"
+    pairs = [row[0] for row in database.rows("select metadata from settlements")]
+    assert pairs == ['{"team":"ads"}'] * bool(video.charged_microusd), "whose cost it was stays in the books"
 
 
 async def test_refusal_text_that_comes_after_the_delete_is_not_kept(house: Rehearsal, database: Database) -> None:
