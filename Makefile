@@ -6,7 +6,7 @@ export UV_PYTHON_PREFERENCE := only-system
 UV := .venv-tools/bin/uv
 BIN := .venv/bin
 
-.PHONY: serve demo test test-all check bench bench-full lock clean
+.PHONY: serve demo test test-all check torture bench bench-full lock clean
 
 serve: .venv/.ready
 	$(BIN)/reelay serve --sandbox
@@ -45,6 +45,9 @@ check: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+torture: .venv/.ready
+	$(BIN)/python -m tests.torture
 
 bench: .venv/.ready
 	$(BIN)/python -m tests.bench

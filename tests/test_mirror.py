@@ -50,4 +50,4 @@ def test_what_is_excused_exists() -> None:
 def test_every_room_of_tests_is_one_of_the_proxy_or_a_whole() -> None:
     rooms = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
     proxy = {path.name for path in PROXY.iterdir() if path.is_dir()}
-    assert rooms <= proxy | {"bench", "dashboards", "sdk", "whole"}
+    assert rooms <= proxy | {"bench", "dashboards", "sdk", "torture", "whole"}

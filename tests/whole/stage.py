@@ -135,6 +135,13 @@ class Stage:
 
     async def start_server(self, *flags: str, **env: str) -> None:
         """With `REELAY_` before each name of `env`; the port stays the same over a restart."""
+        self.furnish(**env)
+        self.server = await start(["serve", *flags], self.environment, self.folder, self.port, "/readyz")
+        self._stack.push_async_callback(self.server.stop)
+        await self.open_client(self.server.origin)
+
+    def furnish(self, **env: str) -> None:
+        """What the server finds in its environment, and its port."""
         self.port = getattr(self, "port", None) or free_port()
         settings = {"BOOTSTRAP_KEY": KEY, "PORT": str(self.port), "PUBLIC_URL": f"http://127.0.0.1:{self.port}"}
         database = whole_in(self.folder)
@@ -143,10 +150,10 @@ class Stage:
         settings |= env
         named = {f"REELAY_{name}": value for name, value in settings.items()} | PLAY_KEYS | self.more_environment
         self.environment = named
-        self.server = await start(["serve", *flags], named, self.folder, self.port, "/readyz")
-        self._stack.push_async_callback(self.server.stop)
+
+    async def open_client(self, origin: str) -> None:
         self.client = httpx.AsyncClient(
-            base_url=self.server.origin, headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=30
+            base_url=origin, headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=30
         )
         self._stack.push_async_callback(self.client.aclose)
 

@@ -1,0 +1,170 @@
+"""Every write and every call of a video's life, each the last thing that a server does."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.torture.revived import Order, Revived
+from tests.torture.verdict import Tally, judge
+from tests.whole.scenes import rule
+
+SPEED = 400.0
+
+Scene = Callable[[Revived], Awaitable[None]]
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server dies, in which scene."""
+
+    scene: str
+    name: str
+    """`send POST fal #1 before`."""
+
+    @property
+    def kind(self) -> str:
+        """Without the count."""
+        what, _, rest = self.name.partition(" #")
+        return f"{what} {rest.partition(' ')[2]}"
+
+    @property
+    def fault(self) -> str:
+        """The line of the table that it belongs to."""
+        verb, moment = self.name.split(" ")[0], self.name.rpartition(" ")[2]
+        when = {"before": "just before", "middle": "in the middle of", "after": "just after"}[moment]
+        what = {"write": "a commit", "send": "a call to a seller", "fetch": "a download"}.get(
+            verb, "a change of a file"
+        )
+        return f"killed {when} {what}"
+
+
+# The scenes
+
+
+async def _plain(stage: Revived) -> None:
+    await stage.order(Order(name="plain", order=("evolink",)))
+
+
+async def _falling_back(stage: Revived) -> None:
+    faults = ("error_503@shortapi", "render_failed@fal")
+    await stage.order(Order(name="falling-back", faults=faults, order=("shortapi", "fal", "evolink")))
+
+
+async def _cancelled(stage: Revived) -> None:
+    video_id = await stage.order(Order(name="cancelled", faults=("never_ends@fal",), order=("fal",)))
+    await stage.reaches(video_id, "running")
+    await stage.ask("POST", f"/v1/videos/{video_id}/cancel")
+
+
+async def _healed(stage: Revived) -> None:
+    await stage.order(Order(name="healed", faults=("reset_after@shortapi",), order=("shortapi",)))
+
+
+async def _refunded(stage: Revived) -> None:
+    video_id = await stage.order(Order(name="refunded", order=("runflow",)))
+    video = await stage.reaches(video_id)
+    if video["status"] != "completed":
+        return
+    wish = {"amount_usd": video["usage"]["cost_usd"], "reason": "it rained"}
+    # Given back as a whole: a second time is refused.
+    await stage.ask("POST", f"/admin/videos/{video_id}/refunds", json=wish)
+
+
+SCENES: dict[str, Scene] = {
+    "plain": _plain,
+    "falling back": _falling_back,
+    "cancelled": _cancelled,
+    "healed": _healed,
+    "refunded": _refunded,
+}
+
+
+def rules(written: dict[str, Any]) -> None:
+    """Bold customers buy again where nobody knows whether they have bought."""
+    bold = rule("bold", {"metadata.case": "bold"}, fallback={"on_unknown": "fallback"})
+    written["rules"] = [bold, rule("default")]
+
+
+# The points
+
+
+async def record(folder: Path, engine: str = "sqlite", scenes: Sequence[str] = tuple(SCENES)) -> list[Point]:
+    """What each scene comes by, in that order; how a server starts, which is always the same, once."""
+    points: list[Point] = []
+    async with Lane.opened(folder, engine) as lane:
+        for scene in scenes:
+            stage = await lane.empty()
+            diary = stage.folder / "diary"
+            stage.begin(diary=diary)
+            await stage.ask("GET", "/readyz")
+            started = len(_lines(diary)) if points else 0
+            await SCENES[scene](stage)
+            await stage.rest(within_s=30)
+            points += [Point(scene=scene, name=name) for name in dict.fromkeys(_lines(diary)[started:])]
+    return points
+
+
+def _lines(diary: Path) -> list[str]:
+    return diary.read_text().splitlines()
+
+
+def one_of_each(points: Sequence[Point]) -> list[Point]:
+    """The first of every kind."""
+    kinds: dict[str, Point] = {}
+    for point in points:
+        kinds.setdefault(point.kind, point)
+    return list(kinds.values())
+
+
+async def attempt(points: Sequence[Point], folder: Path, engine: str = "sqlite", *, lanes: int = 4) -> list[Tally]:
+    """One for each point, in no order, by so many lanes; one without a kill never came by its point."""
+    left, tallies = iter(points), list[Tally]()
+
+    async def work(number: int) -> None:
+        async with Lane.opened(folder / f"lane-{number}", engine) as lane:
+            for point in left:
+                tallies.append(await lane.attempt(point))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(min(lanes, len(points))):
+            group.create_task(work(number))
+    return tallies
+
+
+class Lane:
+    """Tries points one after another: an empty database for each, and the same sellers for all."""
+
+    def __init__(self, stage: Revived, engine: str) -> None:
+        self._stage = stage
+        self._folder = stage.folder
+        self._engine = engine
+        self._tried = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, folder: Path, engine: str) -> AsyncGenerator["Lane"]:
+        async with AsyncExitStack() as stack:
+            stage = Revived(folder, stack)
+            await stage.start_sellers(speed=SPEED)
+            yield cls(stage, engine)
+
+    async def empty(self) -> Revived:
+        """Nothing has happened here yet."""
+        self._tried += 1
+        await self._stage.move(self._folder / str(self._tried), self._engine, rules)
+        return self._stage
+
+    async def attempt(self, point: Point) -> Tally:
+        """Dies there, if the scene comes by it."""
+        stage = await self.empty()
+        stage.begin(dies_at=point.name)
+        await SCENES[point.scene](stage)
+        tally = await judge(stage, point.fault, within_s=60 if self._engine == "sqlite" else 240)
+        tally.differences = [f"{point.scene}: {point.name}: {one}" for one in tally.differences]
+        if tally.is_clean:
+            shutil.rmtree(stage.folder)
+        return tally

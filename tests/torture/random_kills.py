@@ -1,0 +1,79 @@
+"""Kills at moments that nobody chose, while many customers order, repeat what was not answered, and cancel."""
+
+import asyncio
+import itertools
+import random
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from tests.torture.crash_points import SPEED, rules
+from tests.torture.revived import Order, Revived
+from tests.torture.verdict import Tally, judge
+from tests.whole.stage import SELLERS
+
+KILL_AFTER_S = (0.05, 0.8)
+"""From the moment at which the server answers."""
+CANCELLED_RATIO = 0.1
+BOLD_RATIO = 0.15
+FAULTS = (
+    (),
+    (),
+    ("error_503@evolink", "error_503@shortapi"),
+    ("render_failed@evolink", "render_failed@fal"),
+    ("reset_after@fal", "reset_after@runflow"),
+    ("reset_before@evolink", "reset_before@shortapi"),
+    ("cb_duplicate", "slow_file@evolink"),
+)
+
+
+async def torture(folder: Path, engine: str, *, kills: int, seconds: float, customers: int = 12) -> Tally:
+    """Until so many kills are done, or so much time is over; then everything comes to its end."""
+    dice = random.Random(folder.name)
+    async with AsyncExitStack() as stack:
+        stage = Revived(folder, stack)
+        await stage.start_sellers(speed=SPEED)
+        await stage.move(folder / "load", engine, rules)
+        stage.begin()
+        over = asyncio.Event()
+        numbers = itertools.count()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(customers):
+                group.create_task(_be_a_customer(stage, over, numbers, dice))
+            with_operator = group.create_task(_be_the_operator(stage))
+            try:
+                async with asyncio.timeout(seconds):
+                    while stage.kills < kills:
+                        await stage.ask("GET", "/readyz")
+                        await asyncio.sleep(dice.uniform(*KILL_AFTER_S))
+                        stage.kill()
+            except TimeoutError:
+                pass
+            over.set()
+            with_operator.cancel()
+        tally = await judge(stage, f"killed at random, under load ({engine})", within_s=300)
+        tally.tries = len(stage.accepted)
+        return tally
+
+
+async def _be_a_customer(
+    stage: Revived, over: asyncio.Event, numbers: "itertools.count[int]", dice: random.Random
+) -> None:
+    while not over.is_set():
+        order = Order(
+            name=f"video-{next(numbers)}",
+            faults=dice.choice(FAULTS),
+            order=tuple(dice.sample(list(SELLERS), 3)),
+            bold=dice.random() < BOLD_RATIO,
+        )
+        video_id = await stage.order(order)
+        if dice.random() < CANCELLED_RATIO:
+            await asyncio.sleep(dice.uniform(0, 2))
+            await stage.ask("POST", f"/v1/videos/{video_id}/cancel")
+        # It may take as long as a dead server's leases: nobody waits for one film to order the next.
+        await asyncio.sleep(dice.uniform(0.5, 2))
+
+
+async def _be_the_operator(stage: Revived) -> None:
+    while True:
+        await stage.decide()
+        await asyncio.sleep(0.5)

@@ -1,0 +1,70 @@
+"""The server dies at every write and every call of a video's life; nothing is lost, and nothing bought twice."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.torture import crash_points
+from tests.torture.crash_points import Point, record
+from tests.torture.verdict import Tally, summed, table, were_bought_twice
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_nothing_is_lost_or_bought_twice_wherever_the_server_dies(tmp_path: Path) -> None:
+    points = await record(tmp_path / "record")
+    tallies = await crash_points.attempt(points, tmp_path / "try")
+    lines = summed(tallies)
+    assert all(line.is_clean for line in lines), table(lines)
+    assert sum(tally.kills for tally in tallies) > 0.9 * len(points), "what is recorded is come by again"
+    assert sum(line.delivered + line.failed for line in lines) == len(points)
+
+
+async def test_a_videos_life_has_points_at_its_submit_its_commits_its_poll_and_its_copy(tmp_path: Path) -> None:
+    names = [point.name for point in await record(tmp_path, scenes=["plain"])]
+    life = (
+        "write proxy.services.intake.accept_many #1 before",
+        "write proxy.services.intake.accept_many #1 after",
+        "send POST evolink #1 before",
+        "send POST evolink #1 after",
+        "write proxy.services.dispatch._record #1 before",
+        "send GET evolink #1 after",
+        "fetch film #1 after",
+        "put film #1 before",
+        "put film #1 middle",
+        "put film #1 after",
+        "write proxy.services.deliver._complete #1 after",
+    )
+    assert [name for name in names if name in life] == list(life)
+
+
+async def test_server_dies_once_at_the_point_that_it_was_given(tmp_path: Path) -> None:
+    point = Point(scene="plain", name="put film #1 middle")
+    [tally] = await crash_points.attempt([point], tmp_path)
+    assert tally == Tally(fault=point.fault, tries=1, kills=1, delivered=1)
+
+
+def test_line_of_a_fault_whose_books_differ_says_so() -> None:
+    fine, bad = (
+        Tally(fault="killed", tries=1, delivered=1),
+        Tally(fault="killed", tries=1, differences=["fal: it took 2"]),
+    )
+    [line] = summed([fine, bad])
+    assert (line.tries, line.delivered, line.is_clean) == (2, 1, False)
+    assert table([line]).splitlines()[2].endswith("no")
+    assert table([line]).splitlines()[3] == "    fal: it took 2"
+    assert table([fine]).splitlines()[2].endswith("yes")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "twice"),
+    [
+        ([], False),
+        ([("fal", "succeeded")], False),
+        ([("fal", "failed"), ("evolink", "succeeded")], False),
+        ([("fal", "succeeded"), ("evolink", "succeeded")], True),
+        ([("fal", "cancelled"), ("fal", "succeeded")], True),
+    ],
+)
+def test_second_film_or_second_order_at_a_seller_is_bought_twice(jobs: list[tuple[str, str]], twice: bool) -> None:
+    assert were_bought_twice([{"seller": seller, "state": state} for seller, state in jobs]) is twice
