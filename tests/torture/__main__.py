@@ -26,11 +26,11 @@ async def _crash_points(folder: Path, engine: str) -> tuple[list[Tally], str]:
     points = await crash_points.record(folder / "record")
     tried = points if engine == "sqlite" else crash_points.one_of_each(points)
     tallies = await crash_points.attempt(tried, folder / "try", engine, lanes=LANES[engine])
-    missed = sum(not tally.kills for tally in tallies)
-    said = f"{engine}: {len(points)} points recorded, {len(tried)} tried, {missed} of them not come by again."
-    for tally in tallies:
-        tally.fault += f" ({engine})"
-    return summed(tallies), said
+    missed = sum(not tally.kills for tally in tallies.values())
+    lines = summed(tallies.values())
+    for line in lines:
+        line.fault += f" ({engine})"
+    return lines, f"{engine}: {len(points)} points recorded, {len(tried)} tried, {missed} of them not come by again."
 
 
 async def _torture(folder: Path, parts: list[str], engines: list[str], seconds: float) -> bool:

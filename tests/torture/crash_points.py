@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tests.databases import whole_in
 from tests.torture.revived import Order, Revived
 from tests.torture.verdict import Tally, judge
 from tests.whole.scenes import rule
@@ -74,13 +75,29 @@ async def _refunded(stage: Revived) -> None:
     await stage.ask("POST", f"/admin/videos/{video_id}/refunds", json=wish)
 
 
+async def _bold(stage: Revived) -> None:
+    await stage.order(Order(name="bold", order=("fal", "evolink"), bold=True))
+
+
+async def _folded(stage: Revived) -> None:
+    await stage.reaches(await stage.order(Order(name="folded", order=("evolink",))))
+    async with asyncio.timeout(60):
+        while whole_in(stage.folder).rows("select count(*) from spend_days") == [(0,)]:
+            await stage.ask("GET", "/readyz")
+            await asyncio.sleep(0.1)
+
+
 SCENES: dict[str, Scene] = {
     "plain": _plain,
     "falling back": _falling_back,
     "cancelled": _cancelled,
     "healed": _healed,
     "refunded": _refunded,
+    "bold": _bold,
+    "folded": _folded,
 }
+HASTY = ("folded",)
+"""Where the housekeeper comes all the time."""
 
 
 def rules(written: dict[str, Any]) -> None:
@@ -97,7 +114,7 @@ async def record(folder: Path, engine: str = "sqlite", scenes: Sequence[str] = t
     points: list[Point] = []
     async with Lane.opened(folder, engine) as lane:
         for scene in scenes:
-            stage = await lane.empty()
+            stage = await lane.empty(scene)
             diary = stage.folder / "diary"
             stage.begin(diary=diary)
             await stage.ask("GET", "/readyz")
@@ -120,14 +137,16 @@ def one_of_each(points: Sequence[Point]) -> list[Point]:
     return list(kinds.values())
 
 
-async def attempt(points: Sequence[Point], folder: Path, engine: str = "sqlite", *, lanes: int = 4) -> list[Tally]:
-    """One for each point, in no order, by so many lanes; one without a kill never came by its point."""
-    left, tallies = iter(points), list[Tally]()
+async def attempt(
+    points: Sequence[Point], folder: Path, engine: str = "sqlite", *, lanes: int = 4
+) -> dict[Point, Tally]:
+    """What has become of each, by so many lanes; one without a kill was not come by again: a poll less was enough."""
+    left, tallies = iter(points), dict[Point, Tally]()
 
     async def work(number: int) -> None:
         async with Lane.opened(folder / f"lane-{number}", engine) as lane:
             for point in left:
-                tallies.append(await lane.attempt(point))
+                tallies[point] = await lane.attempt(point)
 
     async with asyncio.TaskGroup() as group:
         for number in range(min(lanes, len(points))):
@@ -152,15 +171,16 @@ class Lane:
             await stage.start_sellers(speed=SPEED)
             yield cls(stage, engine)
 
-    async def empty(self) -> Revived:
-        """Nothing has happened here yet."""
+    async def empty(self, scene: str) -> Revived:
+        """Where nothing has happened yet."""
         self._tried += 1
         await self._stage.move(self._folder / str(self._tried), self._engine, rules)
+        self._stage.hasty = scene in HASTY
         return self._stage
 
     async def attempt(self, point: Point) -> Tally:
         """Dies there, if the scene comes by it."""
-        stage = await self.empty()
+        stage = await self.empty(point.scene)
         stage.begin(dies_at=point.name)
         await SCENES[point.scene](stage)
         tally = await judge(stage, point.fault, within_s=60 if self._engine == "sqlite" else 240)

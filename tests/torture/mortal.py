@@ -26,7 +26,9 @@ from proxy.outside.assets import Download, Fetcher
 from proxy.outside.base import PROBE_KEY, Stored
 from proxy.outside.storage import Folder
 from proxy.outside.transport import Transport
+from proxy.services import folding, worker
 from proxy.services.audit import go_through  # noqa: F401  # the same
+from proxy.services.housekeeping import keep_house_forever
 from proxy.settings import Settings
 from proxy.store import postgres  # noqa: F401  # the same
 from proxy.store.base import Store, Tx
@@ -171,8 +173,20 @@ async def _with_a_middle(chunks: AsyncIterable[bytes], step: Step) -> AsyncItera
         yield chunk[len(chunk) // 2 :]
 
 
+def _hurry_the_housekeeper() -> None:
+    """It comes every two seconds or so, and sums up days of what is a moment old."""
+    vars(folding).update(SETTLED_US=0)
+    vars(worker).update(keep_house_forever=functools.partial(keep_house_forever, every_s=2.0))
+
+
 def live(
-    arguments: list[str], folder: Path, env: dict[str, str], log: Path, dies_at: str | None, diary: Path | None
+    arguments: list[str],
+    folder: Path,
+    env: dict[str, str],
+    log: Path,
+    dies_at: str | None,
+    diary: Path | None,
+    hasty: bool,
 ) -> None:
     """`reelay` with these arguments, in a process of its own."""
     os.chdir(folder)
@@ -180,6 +194,8 @@ def live(
     into = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for output in (1, 2):
         os.dup2(into, output)
+    if hasty:
+        _hurry_the_housekeeper()
     if dies_at is not None or diary is not None:
         fate = Fate(dies_at, diary)
 
@@ -210,8 +226,13 @@ def start(
     *,
     dies_at: str | None = None,
     diary: Path | None = None,
+    hasty: bool = False,
 ) -> ForkServerProcess:
-    """A process that need not import anything: hundreds are started, and each would take seconds for it."""
-    process = _nursery.Process(target=live, args=(arguments, folder, env, log, dies_at, diary), daemon=True)
+    """
+    A process that need not import anything: hundreds are started, and each would take seconds for it.
+
+    `hasty`: its housekeeper does within seconds what takes others minutes.
+    """
+    process = _nursery.Process(target=live, args=(arguments, folder, env, log, dies_at, diary, hasty), daemon=True)
     process.start()
     return process

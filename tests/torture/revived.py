@@ -76,13 +76,16 @@ class Revived(Stage):
         self.accepted = {}
         self.undecided: set[str] = set()
         """Videos of which an operator had to say what became of them."""
+        self.hasty = False
+        """Whether its servers keep house all the time."""
         self.kills = 0
-        self._reviving = asyncio.Lock()
         self._unknown_since: dict[tuple[str, int], float] = {}
 
     def begin(self, *, dies_at: str | None = None, diary: Path | None = None) -> None:
         log = self.folder / f"serve-{self.port}.log"
-        self.one = mortal.start(["serve"], self.folder, self.environment, log, dies_at=dies_at, diary=diary)
+        self.one = mortal.start(
+            ["serve"], self.folder, self.environment, log, dies_at=dies_at, diary=diary, hasty=self.hasty
+        )
 
     def kill(self) -> None:
         if self.one is not None:
@@ -91,15 +94,14 @@ class Revived(Stage):
 
     async def revive(self) -> None:
         """A server that died is started again; one that only begins is waited for."""
-        async with self._reviving:
-            assert self.one is not None
-            if self.one.exitcode is None:
-                await asyncio.sleep(0.02)
-                return
-            if self.one.exitcode != -signal.SIGKILL:
-                raise RuntimeError((self.folder / f"serve-{self.port}.log").read_text()[-3000:])
+        assert self.one is not None
+        if self.one.exitcode is None:
+            await asyncio.sleep(0.02)
+        elif self.one.exitcode == -signal.SIGKILL:
             self.kills += 1
             self.begin()
+        else:
+            raise RuntimeError((self.folder / f"serve-{self.port}.log").read_text()[-3000:])
 
     async def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         """An answer, however many times it takes: nobody knows what became of a question without one."""

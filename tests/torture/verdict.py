@@ -1,7 +1,7 @@
 """What the kills have cost: one line a fault, by what our books and the sellers' books say at the end."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -55,7 +55,7 @@ class Tally(msgspec.Struct, kw_only=True):
         self.differences += other.differences
 
 
-def summed(tallies: Sequence[Tally]) -> list[Tally]:
+def summed(tallies: Iterable[Tally]) -> list[Tally]:
     """One for each fault, in the order of their names."""
     lines: dict[str, Tally] = {}
     for tally in sorted(tallies, key=lambda one: one.fault):

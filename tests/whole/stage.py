@@ -112,7 +112,9 @@ class Stage:
         arguments = ["sandbox", "--port", str(port), "--folder", str(self.folder / "sellers"), "--speed", str(speed)]
         self.sellers = await start(arguments, {}, self.folder, port, "/admin/books")
         self._stack.push_async_callback(self.sellers.stop)
-        self.admin = httpx.AsyncClient(base_url=self.sellers.origin, trust_env=False, timeout=30)
+        # The sellers close an idle connection whenever they like, also when a request is on its way to it.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.admin = httpx.AsyncClient(base_url=self.sellers.origin, trust_env=False, timeout=30, limits=limits)
         self._stack.push_async_callback(self.admin.aclose)
 
     def write_rules(
