@@ -16,8 +16,10 @@ from tests.torture.verdict import Tally, summed, table
 PARTS = ("crash-points", "random-kills")
 LANES = {"sqlite": 6, "postgresql": 10}
 """Points that are tried at once; on PostgreSQL each waits for most of a minute for a dead server's lease."""
-KILLS = {"sqlite": 300, "postgresql": 100}
-"""At random."""
+SERVERS = {"sqlite": 2, "postgresql": 1}
+"""That are killed at random, side by side."""
+KILLS = {"sqlite": 150, "postgresql": 100}
+"""Of each of them."""
 CUSTOMERS = {"sqlite": 12, "postgresql": 24}
 
 
@@ -33,6 +35,18 @@ async def _crash_points(folder: Path, engine: str) -> tuple[list[Tally], str]:
     return lines, f"{engine}: {len(points)} points recorded, {len(tried)} tried, {missed} of them not come by again."
 
 
+async def _random_kills(folder: Path, engine: str, seconds: float) -> Tally:
+    kills, customers = KILLS[engine], CUSTOMERS[engine]
+    tallies = await asyncio.gather(
+        *(
+            random_kills.torture(folder / f"{number}", engine, kills=kills, seconds=seconds, customers=customers)
+            for number in range(SERVERS[engine])
+        )
+    )
+    [line] = summed(tallies)
+    return line
+
+
 async def _torture(folder: Path, parts: list[str], engines: list[str], seconds: float) -> bool:
     """Prints as it goes; whether everything was as it has to be."""
     tallies: list[Tally] = []
@@ -41,18 +55,7 @@ async def _torture(folder: Path, parts: list[str], engines: list[str], seconds: 
             print(said, flush=True)
             tallies += lines
     if "random-kills" in parts:
-        tallies += await asyncio.gather(
-            *(
-                random_kills.torture(
-                    folder / f"random-{engine}",
-                    engine,
-                    kills=KILLS[engine],
-                    seconds=seconds,
-                    customers=CUSTOMERS[engine],
-                )
-                for engine in engines
-            )
-        )
+        tallies += await asyncio.gather(*(_random_kills(folder / f"{one}-load", one, seconds) for one in engines))
     print(f"\n{table(tallies)}\n\n{sum(tally.kills for tally in tallies)} kills.")
     return all(tally.is_clean for tally in tallies)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop  # noqa: F401  # what every server imports, once for all of them
+from litestar.plugins import attrs, pydantic  # noqa: F401  # the same: litestar looks for whatever it could work with
 
 from proxy import app, cli
 from proxy.core.account import Account
