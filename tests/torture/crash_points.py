@@ -24,12 +24,12 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     scene: str
     name: str
-    """`send POST fal #1 before`."""
+    """`send POST fal no.1 before`."""
 
     @property
     def kind(self) -> str:
         """Without the count."""
-        what, _, rest = self.name.partition(" #")
+        what, _, rest = self.name.partition(" no.")
         return f"{what} {rest.partition(' ')[2]}"
 
     @property

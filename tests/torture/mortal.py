@@ -2,7 +2,7 @@
 A server that dies where it is told to: at a write, or at a call to the outside.
 
 Store, transport, fetcher and storage are wrapped before the real server opens them; it knows nothing of it.
-A point is named by what is done, how many times it was done before, and the moment: `send POST fal #1 before`.
+A point is named by what is done, how many times it was done before, and the moment: `send POST fal no.1 before`.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ class Fate:
     def step(self, what: str) -> Step:
         """The next of its kind."""
         self._done[what] += 1
-        return functools.partial(self._come_by, f"{what} #{self._done[what]}")
+        return functools.partial(self._come_by, f"{what} no.{self._done[what]}")
 
     def _come_by(self, step: str, moment: str) -> None:
         point = f"{step} {moment}"

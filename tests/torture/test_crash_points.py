@@ -25,23 +25,23 @@ async def test_nothing_is_lost_or_bought_twice_wherever_the_server_dies(tmp_path
 async def test_a_videos_life_has_points_at_its_submit_its_commits_its_poll_and_its_copy(tmp_path: Path) -> None:
     names = [point.name for point in await record(tmp_path, scenes=["plain"])]
     life = (
-        "write proxy.services.intake.accept_many #1 before",
-        "write proxy.services.intake.accept_many #1 after",
-        "send POST evolink #1 before",
-        "send POST evolink #1 after",
-        "write proxy.services.dispatch._record #1 before",
-        "send GET evolink #1 after",
-        "fetch film #1 after",
-        "put film #1 before",
-        "put film #1 middle",
-        "put film #1 after",
-        "write proxy.services.deliver._complete #1 after",
+        "write proxy.services.intake.accept_many no.1 before",
+        "write proxy.services.intake.accept_many no.1 after",
+        "send POST evolink no.1 before",
+        "send POST evolink no.1 after",
+        "write proxy.services.dispatch._record no.1 before",
+        "send GET evolink no.1 after",
+        "fetch film no.1 after",
+        "put film no.1 before",
+        "put film no.1 middle",
+        "put film no.1 after",
+        "write proxy.services.deliver._complete no.1 after",
     )
     assert [name for name in names if name in life] == list(life)
 
 
 async def test_server_dies_once_at_the_point_that_it_was_given(tmp_path: Path) -> None:
-    point = Point(scene="plain", name="put film #1 middle")
+    point = Point(scene="plain", name="put film no.1 middle")
     tallies = await crash_points.attempt([point], tmp_path)
     assert tallies[point] == Tally(fault=point.fault, tries=1, kills=1, delivered=1)
 
