@@ -94,9 +94,15 @@ def price_in_force(offer: Offer, resolution: str, day: str, *, with_video: bool 
 
 
 def list_usd_per_second(offer: Offer, price: Price, aspect_ratio: str) -> Decimal:
-    """Of a price of the offer; by tokens it depends on the frame, and `auto` is the dearest that the offer makes."""
+    """
+    Of a price of the offer; by tokens it depends on the frame, and `auto` is the dearest that the offer makes.
+
+    Raises PriceMissing where it states neither.
+    """
+    if price.usd_per_second is not None:
+        return Decimal(price.usd_per_second)
     if price.usd_per_million_tokens is None:
-        return Decimal(price.usd_per_second or 0)
+        raise PriceMissing(f"the price {price.id} of {offer.id} states no amount")
     ratios = [one for one in offer.aspect_ratios if one != "auto"] or ASPECT_RATIOS
     sizes = [PIXELS[price.resolution, one] for one in (ratios if aspect_ratio == "auto" else (aspect_ratio,))]
     pixels = max(width * height for width, height in sizes)

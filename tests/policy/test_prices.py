@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +103,12 @@ def test_price_by_tokens_of_an_open_ratio_is_the_dearest_that_the_offer_makes() 
     assert rate(wide, spec, DAY, discount="0").usd_per_second == Decimal("0.3038765625")
     assert rate(plain, spec, DAY, discount="0").usd_per_second == Decimal("0.3024")
     assert rate(any_ratio, spec, DAY, discount="0").usd_per_second == Decimal("0.30430575")
+
+
+def test_price_that_states_no_amount_is_none_and_not_free() -> None:
+    nothing = msgspec.structs.replace(make_price("0.1"), usd_per_second=None)
+    with pytest.raises(PriceMissing, match="states no amount"):
+        rate(make_offer(prices=(nothing,)), make_spec(), DAY, discount="0")
 
 
 def test_smaller_film_of_a_price_by_tokens_costs_its_own_pixels() -> None:
