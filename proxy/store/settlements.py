@@ -32,7 +32,7 @@ from proxy.core.clock import DAY_US, SECOND_US
 from proxy.store import tenants
 from proxy.store.base import Statement, Tx
 from proxy.store.expressions import member, month_of
-from proxy.store.tables import facts, settlements, spend_days
+from proxy.store.tables import DIMENSIONS, SUMS, facts, settlements, spend_days
 
 Kind = Literal["post", "bill", "absorb", "refund"]
 Outcome = Literal["delivered", "billed", "failed_attempt", "undelivered", "abandoned", "unknown", "double", "refunded"]
@@ -41,18 +41,6 @@ delivered: paid for and received. billed: paid for, but cancelled or failed. ref
 others name the account that absorbs what a seller took.
 """
 
-DIMENSIONS = ("tenant_id", "key_id", "provider", "model", "tier", "operation", "resolution", "rule", "outcome")
-"""What days are summed by; empty where there is none."""
-SUMS = (
-    "charged_microusd",
-    "seller_microusd",
-    "assumed_microusd",
-    "markup_microusd",
-    "absorbed_microusd",
-    "refunded_microusd",
-    "at_first_microusd",
-    "at_dearest_microusd",
-)
 SETTLED_US = 600 * SECOND_US
 """So old is what no transaction under way can still write before: none lasts minutes."""
 FOLDED_UNTIL = "folded_until"

@@ -332,7 +332,7 @@ ledger_postings = _table(
     Column("amount_microusd", BigInt, nullable=False),
 )
 
-_DIMENSIONS = (
+DIMENSIONS = (
     "tenant_id",
     "key_id",
     "provider",
@@ -341,9 +341,10 @@ _DIMENSIONS = (
     "operation",
     "resolution",
     "rule",  # of the YAML, by which the offers were chosen
-    "outcome",  # store.settlements.OUTCOMES
+    "outcome",  # store.settlements.Outcome
 )
-_SUMS = (
+"""What days are summed by; empty where there is none."""
+SUMS = (
     "charged_microusd",  # to the tenant
     "seller_microusd",  # what the seller took
     "assumed_microusd",  # the part of it that no seller has stated
@@ -360,9 +361,9 @@ settlements = _table(
     Column("kind", Text, nullable=False),  # post, bill, absorb or refund
     Column("at", BigInt, nullable=False),
     Column("end_user", Key, nullable=False),  # end_users.surrogate; empty: none, as with all that follows
-    *(Column(name, Key, nullable=False) for name in _DIMENSIONS),
+    *(Column(name, Key, nullable=False) for name in DIMENSIONS),
     Column("seconds", BigInt, nullable=False),  # of delivered film that are billed
-    *(Column(name, BigInt, nullable=False) for name in _SUMS),
+    *(Column(name, BigInt, nullable=False) for name in SUMS),
     Column("expected_microusd", BigInt),  # what the seller's price makes, where the seller stated a cost of its own
     Column("differs", BigInt, nullable=False),  # 1: by more than the tolerance
     Column("metadata", Key),  # the client's pairs as JSON; emptied when the end user is erased
@@ -379,10 +380,10 @@ Index(
 spend_days = _table(
     "spend_days",  # the sums of settlements by day, up to the fact `folded_until`
     Column("day", BigInt, primary_key=True, autoincrement=False),  # since the epoch, UTC
-    *(Column(name, Key, primary_key=True) for name in _DIMENSIONS),
+    *(Column(name, Key, primary_key=True) for name in DIMENSIONS),
     Column("videos", BigInt, nullable=False),
     Column("seconds", BigInt, nullable=False),
-    *(Column(name, BigInt, nullable=False) for name in _SUMS),
+    *(Column(name, BigInt, nullable=False) for name in SUMS),
 )
 
 closings = _table(

@@ -11,7 +11,8 @@ from sqlalchemy import text
 from proxy.core.clock import DAY_US
 from proxy.store import settlements
 from proxy.store.base import Statement, Store, Tx
-from proxy.store.settlements import DIMENSIONS, SUMS, Key, Settlement, Sums
+from proxy.store.settlements import Key, Settlement, Sums
+from proxy.store.tables import DIMENSIONS, SUMS
 from tests.store.rows import AT, add_settlements, make_settlement
 
 FIRST = AT // DAY_US * DAY_US
