@@ -61,7 +61,7 @@ class RefundLine(msgspec.Struct, frozen=True, kw_only=True):
     charge: str
     charged_at: int
     corrects: str | None
-    """Number of the statement on which the charge stands; None: this one."""
+    """Number of the statement on which the charge stands; None: this one, or that of a month still open."""
     reason: str
     microusd: int
     """Below zero."""
