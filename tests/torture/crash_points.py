@@ -102,7 +102,7 @@ HASTY = ("folded",)
 
 def rules(written: dict[str, Any]) -> None:
     """Bold customers buy again where nobody knows whether they have bought."""
-    bold = rule("bold", {"metadata.case": "bold"}, fallback={"on_unknown": "fallback"})
+    bold = rule("bold", {"metadata.bold": "yes"}, fallback={"on_unknown": "fallback"})
     written["rules"] = [bold, rule("default")]
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from proxy.core.money import usd_text
+from proxy.simulator.faults import BLOCKING
 from tests.databases import choose, file_in, whole_in
 from tests.torture import mortal
 from tests.whole.stage import Stage
@@ -22,7 +24,7 @@ DEADLINE_S = 600
 """Longer than anything here takes: what is unknown waits for the operator."""
 SUBMIT_TIMEOUT_S = 20
 
-_OPEN = "select count(*) from attempts where state in ('sending', 'running', 'unknown', 'lost')"
+_OPEN = "select video_id from attempts where state in ('sending', 'running', 'unknown', 'lost')"
 _HELD = "select count(*) from videos where hold = 'held'"
 _OWED = "select count(*) from videos where status not in ('completed', 'failed')"
 
@@ -36,15 +38,16 @@ class Order(msgspec.Struct, kw_only=True):
     """Sellers, the first first; empty: as the rules have it."""
     bold: bool = False
     """Under `on_unknown: fallback`."""
+    brief: bool = False
+    """Under a deadline of seconds: an order that it leaves running at a seller may run for ever."""
 
     @property
     def body(self) -> dict[str, Any]:
         wish: dict[str, Any] = {"prompt": " ".join([self.name, *(f"[fault:{fault}]" for fault in self.faults)])}
         if self.order:
             wish["routing"] = {"order": list(self.order)}
-        if self.bold:
-            wish["metadata"] = {"case": "bold"}
-        return wish
+        metadata = {name: "yes" for name in ("bold", "brief") if getattr(self, name)}
+        return wish | ({"metadata": metadata} if metadata else {})
 
 
 class Revived(Stage):
@@ -76,6 +79,8 @@ class Revived(Stage):
         self.accepted = {}
         self.undecided: set[str] = set()
         """Videos of which an operator had to say what became of them."""
+        self.written_off: set[tuple[str, str]] = set()
+        """Video and provider, where a film was made that an operator gave up: nobody can ask for it."""
         self.hasty = False
         """Whether its servers keep house all the time."""
         self.kills = 0
@@ -147,8 +152,13 @@ class Revived(Stage):
     async def _is_something_under_way(self) -> bool:
         await self.ask("GET", "/readyz")
         database = whole_in(self.folder)
-        return any(database.rows(query) != [(0,)] for query in (_OPEN, _HELD, _OWED)) or any(
-            job["state"] in {"queued", "running"} for job in await self.books()
+        if any(database.rows(query) != [(0,)] for query in (_HELD, _OWED)):
+            return True
+        endless = {video_id: order.name for video_id, order in self.accepted.items() if order.brief}
+        owed = {video_id for (video_id,) in database.rows(_OPEN)}
+        return bool(owed - endless.keys()) or any(
+            job["state"] in {"queued", "running"} and job["prompt"].split(" ")[0] not in endless.values()
+            for job in await self.books()
         )
 
     async def decide(self) -> None:
@@ -165,10 +175,16 @@ class Revived(Stage):
 
     async def _resolve(self, line: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
         name = self.accepted[line["video"]].name
-        found = [job["id"] for job in jobs if (job["seller"], job["prompt"].split(" ")[0]) == (line["provider"], name)]
+        found = [job for job in jobs if (job["seller"], job["prompt"].split(" ")[0]) == (line["provider"], name)]
         finding = {"bought": bool(found), "reason": "it stands in the seller's books"}
-        if found:
-            finding["seller_id"] = found[0]
+        if found and (line["state"] == "lost" or line["provider"] in BLOCKING):
+            # Nobody can ask for this one any more: what it cost is known when it has ended.
+            if found[0]["state"] in {"queued", "running"}:
+                return
+            finding["cost_usd"] = usd_text(found[0]["charged_microusd"] - found[0]["refunded_microusd"])
+            self.written_off.add((line["video"], line["provider"]))
+        elif found:
+            finding["seller_id"] = found[0]["id"]
         path = f"/admin/attempts/{line['video']}/{line['attempt']}/resolve"
         # It may have healed meanwhile, and a repeated finding is refused; what is still unknown is listed again.
         await self.ask("POST", path, json=finding)
