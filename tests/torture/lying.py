@@ -165,7 +165,4 @@ async def torture(folder: Path, engine: str, *, seed: int = 1, mix: int = MIXED)
             code = (video["error"] or {}).get("code")
             if code is not None and must_be_made(order) and not order.brief:
                 tallies.append(Tally(fault=fault_of(order), differences=[f"{order.name} was not made: {code}"]))
-    lines = summed(tallies)
-    for line in lines:
-        line.fault += f" ({engine})"
-    return lines
+    return summed(tallies)

@@ -58,6 +58,16 @@ def test_line_of_a_fault_whose_books_differ_says_so() -> None:
     assert table([fine]).splitlines()[2].endswith("yes")
 
 
+def test_last_line_of_the_table_is_the_sum() -> None:
+    lines = [Tally(fault="a", tries=1, delivered=1), Tally(fault="b", tries=2, failed=2, differences=["one"])]
+    assert table(lines).splitlines()[-1].split() == ["all", "3", "0", "1", "2", "0", "0", "0", "0", "no"]
+
+
+def test_success_without_a_link_is_no_film() -> None:
+    without = {"seller": "fal", "state": "succeeded", "faults": ["no_url"]}
+    assert not were_bought_twice([without, {"seller": "evolink", "state": "succeeded", "faults": []}])
+
+
 @pytest.mark.parametrize(
     ("jobs", "twice"),
     [
@@ -69,4 +79,4 @@ def test_line_of_a_fault_whose_books_differ_says_so() -> None:
     ],
 )
 def test_second_film_or_second_order_at_a_seller_is_bought_twice(jobs: list[tuple[str, str]], twice: bool) -> None:
-    assert were_bought_twice([{"seller": seller, "state": state} for seller, state in jobs]) is twice
+    assert were_bought_twice([{"seller": seller, "state": state, "faults": []} for seller, state in jobs]) is twice

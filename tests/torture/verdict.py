@@ -70,14 +70,17 @@ def summed(tallies: Iterable[Tally]) -> list[Tally]:
 
 
 def table(tallies: Sequence[Tally]) -> str:
-    """Plain text; each difference stands below its line."""
-    rows = [HEAD, *(_cells(tally) for tally in tallies)]
+    """Plain text; each difference stands below its line, and the sum of all at the end."""
+    total = Tally(fault="all")
+    for tally in tallies:
+        total.add(tally)
+    rows = [HEAD, *(_cells(tally) for tally in tallies), _cells(total)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text = [lines[0], "  ".join("-" * width for width in widths)]
-    for tally, line in zip(tallies, lines[1:], strict=True):
+    for tally, line in zip(tallies, lines[1:-1], strict=True):
         text += [line, *(f"    {one}" for one in tally.differences)]
-    return "\n".join(text)
+    return "\n".join([*text, text[1], lines[-1]])
 
 
 def _cells(tally: Tally) -> tuple[str, ...]:
