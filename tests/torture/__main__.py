@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.databases import ENGINES
 from tests.torture import crash_points, lying, random_kills
-from tests.torture.verdict import Tally, table
+from tests.torture.verdict import Tally, table, total
 
 Part = Callable[[Path, str], Awaitable[list[Tally]]]
 
@@ -26,18 +26,18 @@ ONLY_ON: dict[str, str] = {}
 """Parts that have only one engine to be tried on."""
 
 
-async def _try(name: str, part: Part, folder: Path, engine: str) -> list[Tally]:
+async def _try(name: str, part: Part, folder: Path, engine: str) -> tuple[str, list[Tally]]:
     begun = time.monotonic()
     tallies = await part(folder / f"{name}-{engine}", engine)
     for tally in tallies:
         tally.fault += f" ({engine})"
     print(f"{name} on {engine}: {time.monotonic() - begun:.0f} s", flush=True)
-    return tallies
+    return name, tallies
 
 
 async def _torture(folder: Path, parts: Sequence[str], engines: Sequence[str]) -> bool:
     """Whether everything was as it has to be."""
-    lines: list[Tally] = []
+    found: dict[str, list[Tally]] = {}
     for together in ROUNDS:
         tried = [
             _try(name, part, folder, engine)
@@ -45,10 +45,11 @@ async def _torture(folder: Path, parts: Sequence[str], engines: Sequence[str]) -
             for engine in engines
             if name in parts and ONLY_ON.get(name, engine) == engine
         ]
-        for tallies in await asyncio.gather(*tried):
-            lines += tallies
-    print(f"\n{table(lines)}")
-    return all(line.is_clean for line in lines)
+        for name, tallies in await asyncio.gather(*tried):
+            found.setdefault(name, []).extend(tallies)
+    sums = [total(name, tallies) for name, tallies in found.items()]
+    print(f"\n{table([line for tallies in found.values() for line in tallies])}\n\n{table(sums)}")
+    return all(line.is_clean for line in sums)
 
 
 def main() -> None:

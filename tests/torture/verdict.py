@@ -69,12 +69,17 @@ def summed(tallies: Iterable[Tally]) -> list[Tally]:
     return list(lines.values())
 
 
+def total(name: str, tallies: Iterable[Tally]) -> Tally:
+    """All of them as one."""
+    whole = Tally(fault=name)
+    for tally in tallies:
+        whole.add(tally)
+    return whole
+
+
 def table(tallies: Sequence[Tally]) -> str:
     """Plain text; each difference stands below its line, and the sum of all at the end."""
-    total = Tally(fault="all")
-    for tally in tallies:
-        total.add(tally)
-    rows = [HEAD, *(_cells(tally) for tally in tallies), _cells(total)]
+    rows = [HEAD, *(_cells(tally) for tally in [*tallies, total("all", tallies)])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text = [lines[0], "  ".join("-" * width for width in widths)]
