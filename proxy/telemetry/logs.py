@@ -16,6 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from traceback import format_exception, walk_tb
@@ -125,7 +126,8 @@ class _Sink(io.TextIOBase):
     A stream that is flushed once a turn of the event loop, and at once where no loop runs.
 
     Each flush lets go of the interpreter's lock; one for every line would cost a busy server a tenth of
-    its time. A process that is killed loses no more than the lines of that turn.
+    its time. A process that is killed loses no more than the lines of that turn. What the stream does not
+    take, on a full disk say, is lost or late: no work stops for a line about it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -136,13 +138,15 @@ class _Sink(io.TextIOBase):
         self._due = False
 
     def write(self, text: str) -> int:
-        return self._stream.write(text)
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._stream.flush()
+            self._flush()
             return
         if not self._due:
             self._due = True
@@ -150,7 +154,8 @@ class _Sink(io.TextIOBase):
 
     def _flush(self) -> None:
         self._due = False
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class Redaction:

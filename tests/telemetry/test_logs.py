@@ -3,8 +3,10 @@
 import asyncio
 import io
 import logging
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -389,3 +391,34 @@ async def test_lines_of_one_turn_of_the_loop_are_written_together(sheet: Sheet) 
 def test_line_without_a_loop_is_written_at_once(sheet: Sheet) -> None:
     structlog.get_logger().info("a.b")
     assert len(sheet.pieces) == 1
+
+
+FULL = Path("/dev/full")
+"""Takes nothing, as a disk without room."""
+
+
+async def test_line_that_the_disk_does_not_take_stops_nothing() -> None:
+    """What was about to be done goes on: an answer of a seller's, say, that would be lost with its line."""
+    broken: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: broken.append(told))
+    with FULL.open("w", encoding="utf-8") as full:
+        configure("json", stream=full)
+        for _ in range(1000):
+            structlog.get_logger().error("answer.not_kept", why="the disk is full")
+        await asyncio.sleep(0)
+        logging.getLogger("uvicorn").error("the same")
+        await asyncio.sleep(0.01)
+        assert broken == []
+        _forget(full)
+
+
+def test_line_that_the_disk_does_not_take_stops_nothing_where_no_loop_runs() -> None:
+    with FULL.open("w", encoding="utf-8") as full:
+        configure("json", stream=full)
+        structlog.get_logger().error("answer.not_kept", why="the disk is full")
+        _forget(full)
+
+
+def _forget(full: io.TextIOWrapper) -> None:
+    """What it still holds, so that closing it does not try once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
