@@ -2,9 +2,10 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import structlog
 from litestar import Request, Response, delete, get, head, post
 from litestar.params import FromPath
 from litestar.response import Stream
@@ -22,6 +23,7 @@ from proxy.core.clock import iso
 from proxy.core.errors import InvalidValue, NotFound, Overloaded, Unsupported
 from proxy.core.tenant import Caller
 from proxy.core.video import Footage
+from proxy.outside.base import StorageFailed
 from proxy.services.cancel import cancel
 from proxy.services.cancel import delete as delete_video
 from proxy.services.house import House
@@ -30,6 +32,8 @@ from proxy.services.waiting import LONGEST_S
 from proxy.store import tenants, videos
 from proxy.store.base import Tx
 from proxy.store.videos import Video
+
+_log = structlog.get_logger("reelay.video")
 
 MAX_BODY_BYTES = 24 * 1024 * 1024
 """A picture as a data URL, the largest that OpenAI takes, and room for the rest."""
@@ -251,7 +255,7 @@ async def download_video(request: AnyRequest, video_id: FromPath[str]) -> Respon
         beyond = f"The film has {footage.size_bytes} bytes; the range lies beyond them."
         return envelope(portion.status, beyond, "invalid_request_error", "Range", InvalidValue.code, headers)
     start, end = (0, footage.size_bytes) if isinstance(portion, Whole) else (portion.start, portion.end)
-    pieces = _pieces(house, footage.key, start, end)
+    pieces = await _pieces(house, footage.key, start, end)
     return Stream(pieces, status_code=portion.status, headers=headers, media_type="video/mp4")
 
 
@@ -260,7 +264,24 @@ def _not_modified(etag: str) -> Response[None]:
 
 
 async def _pieces(house: House, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-    async with contextlib.aclosing(house.storage.read(key, start, end)) as pieces:
+    """
+    The first of them is in hand before the answer begins, which could not be taken back.
+
+    Raises Overloaded where the storage does not give the film just now.
+    """
+    pieces = house.storage.read(key, start, end)
+    try:
+        first = await anext(pieces)
+    except StorageFailed as exc:
+        house.metrics.store_failed(store="files")
+        _log.error("film.not_read", key=key, why=str(exc))
+        raise Overloaded("The film cannot be read just now.", retry_after_s=30) from exc
+    return _rejoined(first, pieces)
+
+
+async def _rejoined(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(rest) as pieces:
+        yield first
         async for piece in pieces:
             yield piece
 

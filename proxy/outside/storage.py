@@ -67,6 +67,8 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._disk = LocalDisk(self._root)
+        self._found = False
+        """Whether anything was put here: from then on a folder that is not there is not made."""
 
     async def check(self) -> None:
         try:
@@ -79,7 +81,11 @@ class Folder:
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Stored:
         draft = _Draft(self._path(key), self._root / _DRAFTS)
         try:
+            if not self._found:
+                await _door(draft.make_folder)
+            # Where another disk was mounted, what is written now would lie hidden once it is back.
             await _door(draft.open)
+            self._found = True
             async for chunk in chunks:
                 await _door(draft.write, chunk)
             return await _door(draft.place)
@@ -154,8 +160,10 @@ class _Draft:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
 
-    def open(self) -> None:
+    def make_folder(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    def open(self) -> None:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def write(self, chunk: bytes) -> None:

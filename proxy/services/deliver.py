@@ -1,5 +1,6 @@
 """Copies a finished film into our storage, measures it, and only then lets the customer see `completed`."""
 
+import asyncio
 import re
 import time
 from contextlib import suppress
@@ -10,13 +11,13 @@ import structlog
 
 from proxy.core.attempt import Attempt
 from proxy.core.clock import DAY_US, SECOND_US
-from proxy.core.errors import LeaseLost, SellerError
+from proxy.core.errors import CommitUnknown, LeaseLost, Overloaded, SellerError
 from proxy.core.video import Footage
 from proxy.outside.base import StorageFailed
 from proxy.outside.film import NotAFilm
 from proxy.services import settle
 from proxy.services.asking import fresh_link
-from proxy.services.dispatch import give_up
+from proxy.services.dispatch import KEEP_AGAIN_S, give_up
 from proxy.services.due import leave
 from proxy.services.house import House
 from proxy.services.settle import Moved
@@ -48,7 +49,10 @@ async def deliver(house: House, claim: Claim, video: Video, attempt: Attempt) ->
         footage = await _copy(house, attempt, key)
     except Exception as exc:  # noqa: BLE001 - whatever a link or a disk does, the copy has failed and has an end
         known = isinstance(exc, SellerError | StorageFailed)
-        _tell_fetch(house, attempt, "garbled", begun)
+        if isinstance(exc, StorageFailed):
+            house.metrics.store_failed(store="files")
+        else:
+            _tell_fetch(house, attempt, "garbled", begun)
         _log.warning(
             "copy.failed",
             video=video.id,
@@ -117,11 +121,20 @@ async def _complete(house: House, claim: Claim, attempt: Attempt, footage: Foota
         work.done(tx, video.id, attempt.number)
         return video, moved
 
-    try:
-        video, moved = await house.store.write(unit)
-    except LeaseLost:
-        await discard(house, footage.key)
-        raise
+    while True:
+        try:
+            video, moved = await house.store.write(unit)
+            break
+        except LeaseLost:
+            await discard(house, footage.key)
+            raise
+        except CommitUnknown:
+            # It may be delivered: then the work is gone, which would look like a lease that was lost.
+            raise
+        except Overloaded as exc:
+            # The film is in its place: another try would copy it once more, and fill a full disk further.
+            _log.error("delivery.not_kept", video=attempt.video_id, attempt=attempt.number, why=str(exc))
+            await asyncio.sleep(KEEP_AGAIN_S)
     tell(house, video, moved)
     if moved.ended != "completed":
         await discard(house, footage.key)
@@ -137,6 +150,7 @@ async def discard(house: House, key: str) -> None:
     try:
         await house.storage.delete(key)
     except StorageFailed as exc:
+        house.metrics.store_failed(store="files")
         _log.error("file.left_behind", key=key, why=str(exc))
 
 

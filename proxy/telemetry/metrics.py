@@ -320,6 +320,14 @@ class Metrics:
             at_most=60,
             sheds=("provider",),
         )
+        self._store_errors = self._counters(
+            "reelay_store_errors_total",
+            "Units of work that the database did not do for reasons of its own, and files that the storage did not"
+            " take, give or remove, counted at each failure.",
+            {"store": named(Store)},
+            at_most=2,
+            sheds=(),
+        )
         self._lease_lost = Counter(
             "reelay_job_lease_lost_total",
             "State changes given up because another worker held the work by then, counted at the refusal.",
@@ -504,6 +512,10 @@ class Metrics:
 
     def poll_lag(self, *, provider: str, seconds: float) -> None:
         self._poll_lag.child(provider).observe(seconds)
+
+    def store_failed(self, *, store: Store) -> None:
+        """It was full, locked, away or broken."""
+        self._store_errors.child(store).inc()
 
     def lease_lost(self) -> None:
         self._lease_lost.inc()

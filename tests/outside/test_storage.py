@@ -67,6 +67,20 @@ async def test_failed_put_leaves_nothing(folder: Storage, tmp_path: Path) -> Non
     assert files_in(tmp_path) == []
 
 
+async def test_folder_that_went_away_takes_nothing_until_it_is_back(folder: Storage, tmp_path: Path) -> None:
+    """What is written where a disk was mounted lies hidden below it once it is mounted again."""
+    await folder.check()
+    (tmp_path / "films").rename(tmp_path / "away")
+    (tmp_path / "films").mkdir()
+    with pytest.raises(StorageFailed):
+        await folder.put("t/a.mp4", pieces(b"film"))
+    assert files_in(tmp_path / "films") == []
+    (tmp_path / "films").rmdir()
+    (tmp_path / "away").rename(tmp_path / "films")
+    await folder.put("t/a.mp4", pieces(b"film"))
+    assert files_in(tmp_path / "films") == ["a.mp4"]
+
+
 async def test_put_cancelled_while_waiting_leaves_nothing(folder: Storage, tmp_path: Path) -> None:
     waiting = asyncio.Event()
 

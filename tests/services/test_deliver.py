@@ -1,18 +1,23 @@
 """Copies: brought home or not, nothing is rendered twice and nobody pays for what did not come."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from proxy.core.errors import LeaseLost
+from proxy.core.errors import CommitUnknown, LeaseLost, Overloaded
 from proxy.core.wire import Call, Reply
 from proxy.outside.assets import FileUnavailable
 from proxy.services.deliver import LONGEST_PAUSE_S, deliver
 from proxy.services.watch import attend
+from proxy.store.base import Tx
+from proxy.store.sqlite import SqliteStore
 from tests.databases import Database
 from tests.outside.films import make_film
 from tests.services.rehearsal import TENANT, FalOrder, Rehearsal, rehearse, reply
+
+T = TypeVar("T")
 
 FAL_720P_MICROUSD = 1_213_600
 
@@ -124,6 +129,67 @@ async def test_crash_between_the_copy_and_the_bill_bills_once(house: Rehearsal) 
     await house.settle()
     video = await house.video(video_id)
     assert (video.status, video.charged_microusd) == ("completed", FAL_720P_MICROUSD)
+
+
+class FullDatabase(SqliteStore):
+    """Keeps nothing from when the film is in place until so many tries have failed."""
+
+    refusals = 0
+
+    async def write(self, unit: Callable[[Tx], T]) -> T:
+        if self.refusals:
+            self.refusals -= 1
+            raise Overloaded("The database could not keep this.")
+        return await super().write(unit)
+
+
+async def test_film_waits_in_its_place_for_a_database_that_is_full(tmp_path: Path, film: bytes) -> None:
+    """Else each try would fill the disk with one more copy."""
+    async with rehearse(tmp_path, film, store=FullDatabase) as house:
+        store = house.house.store
+        assert isinstance(store, FullDatabase)
+        _finished(house)
+        video_id = await house.accept()
+
+        async def fill() -> None:
+            store.refusals = 3
+
+        house.fetcher.before = fill
+        await house.run(20)
+        assert store.refusals == 0
+        assert (await house.video(video_id)).status == "completed"
+        assert house.fetcher.opened == 1
+        assert len(list((tmp_path / "videos").rglob("*.mp4"))) == 1
+
+
+class LostAnswer(SqliteStore):
+    """Keeps what it is told, and once it cannot say so."""
+
+    loses = False
+
+    async def write(self, unit: Callable[[Tx], T]) -> T:
+        value = await super().write(unit)
+        if self.loses:
+            self.loses = False
+            raise CommitUnknown("Nobody can say whether it was kept.")
+        return value
+
+
+async def test_film_stays_where_nobody_can_say_whether_it_was_delivered(tmp_path: Path, film: bytes) -> None:
+    async with rehearse(tmp_path, film, store=LostAnswer) as house:
+        store = house.house.store
+        assert isinstance(store, LostAnswer)
+        _finished(house)
+        video_id = await house.accept()
+
+        async def lose() -> None:
+            store.loses = True
+
+        house.fetcher.before = lose
+        with pytest.raises(CommitUnknown):
+            await house.run(20)
+        assert (await house.video(video_id)).status == "completed"
+        assert len(list((tmp_path / "videos").rglob("*.mp4"))) == 1
 
 
 async def test_stale_copier_neither_bills_nor_removes_the_file(house: Rehearsal, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import msgspec
 import pytest
@@ -393,32 +393,28 @@ def test_line_without_a_loop_is_written_at_once(sheet: Sheet) -> None:
     assert len(sheet.pieces) == 1
 
 
-FULL = Path("/dev/full")
-"""Takes nothing, as a disk without room."""
+@pytest.fixture
+def full() -> Iterator[TextIO]:
+    """Takes nothing, as a file on a disk without room."""
+    with Path("/dev/full").open("w", encoding="utf-8") as stream:
+        yield stream
+        # What it still holds may go anywhere, so that closing it does not try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-async def test_line_that_the_disk_does_not_take_stops_nothing() -> None:
+async def test_line_that_the_disk_does_not_take_stops_nothing(full: TextIO) -> None:
     """What was about to be done goes on: an answer of a seller's, say, that would be lost with its line."""
     broken: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: broken.append(told))
-    with FULL.open("w", encoding="utf-8") as full:
-        configure("json", stream=full)
-        for _ in range(1000):
-            structlog.get_logger().error("answer.not_kept", why="the disk is full")
-        await asyncio.sleep(0)
-        logging.getLogger("uvicorn").error("the same")
-        await asyncio.sleep(0.01)
-        assert broken == []
-        _forget(full)
-
-
-def test_line_that_the_disk_does_not_take_stops_nothing_where_no_loop_runs() -> None:
-    with FULL.open("w", encoding="utf-8") as full:
-        configure("json", stream=full)
+    configure("json", stream=full)
+    for _ in range(1000):
         structlog.get_logger().error("answer.not_kept", why="the disk is full")
-        _forget(full)
+    await asyncio.sleep(0)
+    logging.getLogger("uvicorn").error("the same")
+    await asyncio.sleep(0.01)
+    assert broken == []
 
 
-def _forget(full: io.TextIOWrapper) -> None:
-    """What it still holds, so that closing it does not try once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+def test_line_that_the_disk_does_not_take_stops_nothing_where_no_loop_runs(full: TextIO) -> None:
+    configure("json", stream=full)
+    structlog.get_logger().error("answer.not_kept", why="the disk is full")

@@ -162,6 +162,23 @@ async def test_film_that_is_not_there_is_not_found_and_says_why(shop: Company) -
     refused(await _content(shop, "video_0"), 404, "not_found", "video_id")
 
 
+@pytest.mark.parametrize("wanted", [{}, {"range": "bytes=0-9"}])
+async def test_film_that_its_storage_does_not_give_now_is_asked_for_again_later(
+    shop: Company, film: Film, wanted: dict[str, str]
+) -> None:
+    """The folder is not mounted, say: told before the answer begins, and not by breaking it off."""
+    folder, away = shop.folder / "data" / "videos", shop.folder / "data" / "away"
+    folder.rename(away)
+    try:
+        answer = await get(shop, film, **wanted)
+        refused(answer, 503, "server_is_overloaded", None)
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert "content-range" not in answer.headers
+    finally:
+        away.rename(folder)
+    assert (await get(shop, film, **wanted)).is_success
+
+
 async def test_deleted_film_is_gone_from_the_disk_too(shop: Company) -> None:
     video = await shop.ended((await shop.create(resolution="480p"))["id"])
     assert (await _content(shop, video["id"])).status_code == 200
