@@ -319,6 +319,24 @@ WORK = (
         ((latest("reelay_due_work", JOB), "due"),),
     ),
     Panel(
+        "Overdue work",
+        "How long the first row of work that is due has been waiting for somebody to claim it.",
+        "s",
+        ((latest("reelay_work_overdue_seconds", JOB), "overdue"),),
+    ),
+    Panel(
+        "Store errors",
+        "Per minute, units of work that the database did not do, and files that their storage did not take or give.",
+        "cpm",
+        ((rate("reelay_store_errors_total", JOB, "store", per_s=60), "{{store}}"),),
+    ),
+    Panel(
+        "Clock set",
+        "By how much time here is ahead of the clock, where that was set back; below 0: behind it. 0 is right.",
+        "s",
+        ((latest("reelay_clock_ahead_seconds", JOB), "ahead"),),
+    ),
+    Panel(
         "Leases lost",
         "State changes per minute given up because another worker held the work by then.",
         "cpm",

@@ -19,6 +19,7 @@ import uvicorn
 from proxy.api.auth import BOOTSTRAP_TENANT, Keyring
 from proxy.api.patience import BoundedProtocol, hurry_all
 from proxy.api.site import build_probes_site, build_site, route_templates
+from proxy.core.clock import SECOND_US
 from proxy.core.errors import ConfigError, Overloaded
 from proxy.core.ids import Secrets, time_hex
 from proxy.core.tenant import Tenant
@@ -48,6 +49,7 @@ from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
 from proxy.store import prices, tenants, work
 from proxy.store.base import Store, Tx
+from proxy.store.counted import Counted
 from proxy.store.sqlite import FileLock
 from proxy.telemetry import logs
 from proxy.telemetry.metrics import TENANT_LABELS, Metrics
@@ -202,6 +204,8 @@ async def _prepare(store: Store, rules: Rules, *, sandbox: bool, after_restore: 
         _log.error("provider.vanished", provider=provider, why="it is owed attempts, but the rules name it no more")
     if vanished.marked or vanished.returned:
         _log.warning("attempts.remarked", now_unknown=vanished.marked, running_again=vanished.returned)
+    if store.ahead_us > SECOND_US:
+        _log.error("clock.behind", seconds=store.ahead_us // SECOND_US, why="the database has seen later times")
     if doubted is not None:
         _log.warning("database.restored", sending=doubted.sending, next_offers=doubted.next_offers)
     return restored
@@ -269,7 +273,7 @@ async def _house(
     fetcher = Fetcher(settings.allow_media_networks)
     stack.push_async_callback(fetcher.close)
     return House(
-        store=store,
+        store=Counted(store, functools.partial(metrics.store_failed, store="database")),
         rules=rules,
         overrides=await store.read(prices.live_overrides),
         adapters=load_adapters(),

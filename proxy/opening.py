@@ -18,7 +18,7 @@ from proxy.policy.rules import Rules, load_rules, with_offers
 from proxy.providers.registry import load_adapters
 from proxy.services.accounts import Registrar
 from proxy.settings import Settings, WithFiles, keep_secret
-from proxy.store import migrations, videos
+from proxy.store import migrations, moments, videos
 from proxy.store.base import Store
 from proxy.store.sqlite import SqliteStore, refuse_network_file_system
 
@@ -154,6 +154,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     store = _engine(prepare_database(settings))
     try:
         await store.open()
+        store.not_before(await store.read(moments.latest))
     except sqlite3.Error as exc:
         raise ConfigError(f"{settings.database} cannot be opened: {exc}") from exc
     try:
@@ -164,7 +165,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 def _engine(place: Path | str) -> "SqliteStore | PostgresStore":
     if isinstance(place, Path):
-        return SqliteStore(place, system_clock)
+        return SqliteStore(place)
     from proxy.store.postgres import PostgresStore  # noqa: PLC0415 - SQLite needs none of it
 
     return PostgresStore(place)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.core.clock import DAY_US, system_clock
 from proxy.core.errors import ConfigError
 from proxy.opening import (
     PLAY_KEY,
@@ -25,7 +26,9 @@ from proxy.policy.rules import Rules
 from proxy.settings import Settings, read_settings
 from proxy.simulator.faults import SELLERS
 from proxy.simulator.sandbox import BILLING
+from proxy.store import statements
 from proxy.store.sqlite import file_system_of, refuse_network_file_system
+from proxy.store.statements import Closing
 from tests.policy.policies import load, make_rules
 
 ROOT = Path(__file__).parents[1]
@@ -181,6 +184,21 @@ def test_place_of_a_file_can_be_written_or_not(tmp_path: Path) -> None:
     assert can_be_written(tmp_path / "here")
     assert not can_be_written(tmp_path)
     assert not can_be_written(tmp_path / "nowhere" / "new")
+
+
+async def test_time_goes_on_from_what_the_database_has_seen_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Else leases and pauses would last as much longer, and nothing could be written into a month that is open."""
+    found = settings(tmp_path)
+    later = system_clock() + 30 * DAY_US
+    async with open_store(found) as store:
+        closing = Closing(month="2026-10", ends_at=1, closed_at=later, actor="cli")
+        await store.write(lambda tx: statements.insert_closing(tx, closing))
+        assert store.clock() < later - 29 * DAY_US
+        assert abs(store.ahead_us) < DAY_US
+    async with open_store(found) as store:
+        assert later <= store.clock() < later + DAY_US
+        assert later <= await store.write(lambda tx: tx.now_us) < later + DAY_US
+        assert store.ahead_us > 29 * DAY_US
 
 
 async def test_database_that_sqlite_cannot_open_is_told_in_one_line(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import msgspec
 from litestar import Response, get
 
 from proxy.api.videos import AnyRequest, house_of
-from proxy.core.errors import InvalidApiKey, ReelayError
+from proxy.core.errors import InvalidApiKey, Overloaded, ReelayError
 from proxy.outside.base import StorageFailed
 from proxy.services.house import House
-from proxy.services.report import gauges
+from proxy.services.report import seen_in_database
 from proxy.store import tenants
-from proxy.telemetry.metrics import TENANT_LABELS
+from proxy.telemetry.metrics import TENANT_LABELS, FromDatabase, Gauges
 
+DATABASE_TIMEOUT_S = 5.0
+"""A scraper waits ten seconds, and what this process counts itself is wanted most when the database does not answer."""
 BREAKERS = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -56,15 +58,28 @@ async def scrape(request: AnyRequest) -> Response[bytes]:
 
 
 async def render(house: House, accept: str | None) -> tuple[bytes, str]:
-    """The metrics as text; the content type beside."""
+    """The metrics as text; the content type beside. What the database does not tell in time is left out."""
     free, used = await _disks(house)
-    # Another process may have made tenants meanwhile.
-    house.metrics.set_tenants(await house.store.read(lambda tx: tenants.oldest(tx, most=TENANT_LABELS)))
-    breakers = {offer: BREAKERS[house.pulse.standing(offer).state] for offer in house.rules.offers}
     house.metrics.snapshot(
-        await gauges(house.store, now_us=house.clock(), free_bytes=free, used_bytes=used, breakers=breakers)
+        Gauges(
+            database=await _seen_in_database(house),
+            store_free_bytes=free,
+            store_used_bytes=used,
+            clock_ahead_us=house.store.ahead_us,
+            breakers={offer: BREAKERS[house.pulse.standing(offer).state] for offer in house.rules.offers},
+        )
     )
     return await asyncio.to_thread(house.metrics.render, accept)
+
+
+async def _seen_in_database(house: House) -> FromDatabase | None:
+    try:
+        async with asyncio.timeout(DATABASE_TIMEOUT_S):
+            # Another process may have made tenants meanwhile.
+            house.metrics.set_tenants(await house.store.read(lambda tx: tenants.oldest(tx, most=TENANT_LABELS)))
+            return await seen_in_database(house.store, now_us=house.clock())
+    except (Overloaded, TimeoutError):
+        return None
 
 
 async def _disks(house: House) -> tuple[dict[str, int], dict[str, int]]:

@@ -18,7 +18,7 @@ from proxy.store import settlements, tenants, unsettled, videos, work
 from proxy.store.base import Store, Tx
 from proxy.store.settlements import Key, Sums
 from proxy.store.unsettled import Unsettled
-from proxy.telemetry.metrics import Gauges
+from proxy.telemetry.metrics import FromDatabase
 
 _EPOCH = date(1970, 1, 1)
 _NEVER = 2**62
@@ -397,26 +397,23 @@ def _line(query: SpendQuery, key: Key, total: _Totals, names: dict[tuple[str, st
     )
 
 
-async def gauges(
-    store: Store, *, now_us: int, free_bytes: dict[str, int], used_bytes: dict[str, int], breakers: dict[str, int]
-) -> Gauges:
+async def seen_in_database(store: Store, *, now_us: int) -> FromDatabase:
     """What a scrape shows of the database."""
 
-    def unit(tx: Tx) -> Gauges:
+    def unit(tx: Tx) -> FromDatabase:
         counts = videos.live_counts(tx)
         unknown = videos.unknown_by_provider(tx)
-        return Gauges(
+        due_work, overdue_us = work.overdue(tx)
+        return FromDatabase(
             videos={status: count for status, count, _ in counts},
             oldest_age_s={status: (now_us - oldest) / SECOND_US for status, _, oldest in counts},
             unknown_attempts={provider: count for provider, (count, _) in unknown.items()},
             unknown_exposure_microusd={provider: exposure for provider, (_, exposure) in unknown.items()},
             held_microusd=videos.held_by_tenant(tx),
-            store_free_bytes=free_bytes,
-            store_used_bytes=used_bytes,
-            due_work=work.overdue(tx),
+            due_work=due_work,
+            work_overdue_us=overdue_us,
             ledger_drift_microusd=int(tenants.fact(tx, DRIFT) or 0),
             ledger_checked_at_us=int(tenants.fact(tx, CHECKED_AT) or 0),
-            breakers=breakers,
         )
 
     return await store.read(unit)

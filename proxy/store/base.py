@@ -164,6 +164,12 @@ class Store(Protocol):
 
     clock: Clock
     """The database's clock, as this process knows it."""
+
+    @property
+    def ahead_us(self) -> int:
+        """By how much `clock` is ahead of the clock that it follows, for that was set; below zero: behind it."""
+        ...
+
     alone: bool
     """Whether one process serves this database at a time, so that whoever held a lease at its start is gone."""
 

@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from sqlalchemy import Dialect
 from sqlalchemy.dialects.postgresql import psycopg as dialects
 
-from proxy.core.clock import Clock
+from proxy.core.clock import Clock, Flow, steady_clock
 from proxy.core.errors import CommitUnknown, ConfigError, Overloaded
 from proxy.store.base import Tx
 from proxy.store.gathering import QUEUE_MAX, Gatherer, Job, Outcome, commit_failed
@@ -79,8 +79,9 @@ class PostgresStore:
         self.clock: Clock = clock or self._database_clock
         self._url = url
         self._given_clock = clock
-        self._ahead_us = 0
-        """How far the database's clock is ahead of this process's steady one."""
+        self._flow = Flow()
+        self._off_us: int | None = None
+        """How far the database's clock is ahead of this process's steady one; None: not asked yet."""
         self._writing = ThreadPoolExecutor(WRITERS, thread_name_prefix="store-write")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._grouping = ThreadPoolExecutor(thread_name_prefix="store-group")
@@ -110,8 +111,17 @@ class PostgresStore:
         for connection in self._connections.values():
             connection.close()
 
+    @property
+    def ahead_us(self) -> int:
+        return self._flow.ahead_us
+
+    def not_before(self, at_us: int) -> None:
+        self._flow.not_before(at_us)
+
     def _database_clock(self) -> int:
-        return _steady_us() + self._ahead_us
+        assert self._off_us is not None, "nobody asks before the store is open"
+        steady_us = steady_clock()
+        return self._flow.at(steady_us + self._off_us, steady_us)
 
     # Reading
 
@@ -224,13 +234,14 @@ class PostgresStore:
     def _begin(self, cursor: psycopg.RawCursor[Any], begin: str) -> tuple[int, int | None]:
         """The time, and the transaction's number, by which its end can be asked for."""
         number = ", pg_current_xact_id()::text::bigint" if begin == _WRITE else ", NULL"
-        asked_us = _steady_us()
+        asked_us = steady_clock()
         cursor.execute(f"{begin}; {_CLOCK}{number}")
         cursor.nextset()
         now_us, xid = cursor.fetchone()  # type: ignore[misc]  # one row, always
         # Half of the round trip lies behind the answer.
-        self._ahead_us = now_us - (asked_us + _steady_us()) // 2
-        return (now_us if self._given_clock is None else self._given_clock()), xid
+        steady_us = (asked_us + steady_clock()) // 2
+        self._off_us = now_us - steady_us
+        return (self._flow.at(now_us, steady_us) if self._given_clock is None else self._given_clock()), xid
 
     def _was_kept(self, number: int) -> bool:
         """What became of a commit whose answer was lost. Raises Overloaded where nobody can say."""
@@ -263,11 +274,6 @@ class PostgresStore:
         except psycopg.Error:
             # What cannot even be undone is broken; the server undoes it itself.
             cursor.connection.close()
-
-
-def _steady_us() -> int:
-    """A clock that nobody sets, and that goes on while the machine sleeps, where there is such a one."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 
 def _never(_: Tx) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.dialects import sqlite
 
-from proxy.core.clock import Clock
+from proxy.core.clock import Clock, Flow, steady_clock, system_clock
 from proxy.core.errors import ConfigError
 from proxy.store.base import Tx
 from proxy.store.gathering import Gatherer, Job, Outcome, commit_failed
@@ -39,12 +39,17 @@ _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_
 
 
 class SqliteStore:
-    """The embedded engine; one process serves it at a time."""
+    """
+    The embedded engine; one process serves it at a time.
+
+    `clock` is for tests that move the time; without one, the machine's counts.
+    """
 
     alone = True
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or self._machine_clock
+        self._flow = Flow()
         self._path = path
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="store-read")
@@ -65,6 +70,16 @@ class SqliteStore:
         self._reading.shutdown()
         for connection in self._connections:
             connection.close()
+
+    @property
+    def ahead_us(self) -> int:
+        return self._flow.ahead_us
+
+    def not_before(self, at_us: int) -> None:
+        self._flow.not_before(at_us)
+
+    def _machine_clock(self) -> int:
+        return self._flow.at(system_clock(), steady_clock())
 
     def _connect(self, *, query_only: bool) -> sqlite3.Connection:
         connection = connect(self._path, query_only=query_only)

@@ -80,7 +80,11 @@ _RELEASE_ALL = Statement(update(work).where(work.c.lease_until > 0).values(lease
 _ANY_DUE = Statement(
     select(work.c.due_at).where(work.c.due_at <= bindparam("now"), work.c.lease_until <= bindparam("now")).limit(1)
 )
-_OVERDUE = Statement(select(func.count()).select_from(work).where(work.c.due_at <= bindparam("now")))
+_OVERDUE = Statement(
+    select(func.count(), func.min(work.c.due_at)).where(
+        work.c.due_at <= bindparam("now"), work.c.lease_until <= bindparam("now")
+    )
+)
 
 
 def add(tx: Tx, rows: Sequence[tuple[str, int, int]]) -> None:
@@ -195,7 +199,7 @@ def release_all(tx: Tx) -> None:
     tx.run(_RELEASE_ALL)
 
 
-def overdue(tx: Tx) -> int:
-    """How many rows are due, held or not."""
-    row = tx.one(_OVERDUE, now=tx.now_us)
-    return 0 if row is None else int(row[0])
+def overdue(tx: Tx) -> tuple[int, int]:
+    """How many rows are due that nobody holds, and for how long the first of them has been; microseconds."""
+    [(count, since)] = tx.rows(_OVERDUE, now=tx.now_us)
+    return int(count), tx.now_us - int(since) if count else 0

@@ -59,8 +59,8 @@ _WAITING: Final = ("queued", "in_progress")
 _MICRO: Final = 1_000_000
 
 
-class Gauges(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read from the database and the disks for a scrape; every replica reads the same."""
+class FromDatabase(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read from the database for a scrape; every replica reads the same."""
 
     videos: dict[str, int]
     """Status to videos; `queued` and `in_progress` are zero where absent."""
@@ -72,14 +72,25 @@ class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     """Provider to what those would cost if all had bought."""
     held_microusd: dict[str, int]
     """Tenant id to money held."""
-    store_free_bytes: dict[str, int]
-    store_used_bytes: dict[str, int]
     due_work: int
     """Rows of work that are due and that nobody has claimed."""
+    work_overdue_us: int
+    """How long the first of them has been; 0 where there is none."""
     ledger_drift_microusd: int
     """By how much the books differ in themselves, as far as they were compared."""
     ledger_checked_at_us: int
     """When they were compared; 0: not yet."""
+
+
+class Gauges(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked up for a scrape."""
+
+    database: FromDatabase | None
+    """None: it does not answer."""
+    store_free_bytes: dict[str, int]
+    store_used_bytes: dict[str, int]
+    clock_ahead_us: int
+    """By how much time here is ahead of the clock that it follows."""
     breakers: dict[str, int]
     """Offer to 0 closed, 1 half-open, 2 open, as this replica sees them."""
 
@@ -108,7 +119,7 @@ class _Snapshot(Collector):
 
     def collect(self) -> Iterator[Metric]:
         values = self._values(self.latest) if self.latest else {}
-        for name, text, labels in _FROM_DATABASE:
+        for name, text, labels in _LOOKED_UP:
             family = GaugeMetricFamily(name, text, labels=labels)
             for value, number in values.get(name, {}).items():
                 family.add_metric([value] if labels else [], number)
@@ -116,8 +127,17 @@ class _Snapshot(Collector):
 
     def _values(self, now: Gauges) -> dict[str, dict[str, float]]:
         """Metric to label value to number."""
-        providers = self.providers
         stores = named(Store)
+        return {
+            "reelay_store_free_bytes": summed(now.store_free_bytes, lambda s: closed(s, stores)),
+            "reelay_store_used_bytes": summed(now.store_used_bytes, lambda s: closed(s, stores)),
+            "reelay_clock_ahead_seconds": {"": now.clock_ahead_us / _MICRO},
+            "reelay_breaker_state": _worst(now.breakers),
+            **({} if now.database is None else self._of_database(now.database)),
+        }
+
+    def _of_database(self, now: FromDatabase) -> dict[str, dict[str, float]]:
+        providers = self.providers
         return {
             "reelay_videos": _by_state(now.videos),
             "reelay_video_oldest_age_seconds": _by_state(now.oldest_age_s),
@@ -126,16 +146,14 @@ class _Snapshot(Collector):
                 _usd(now.unknown_exposure_microusd), lambda p: closed(p, providers), providers
             ),
             "reelay_held_usd": summed(_usd(now.held_microusd), self._tenant_label, self.tenants),
-            "reelay_store_free_bytes": summed(now.store_free_bytes, lambda s: closed(s, stores)),
-            "reelay_store_used_bytes": summed(now.store_used_bytes, lambda s: closed(s, stores)),
             "reelay_due_work": {"": now.due_work},
+            "reelay_work_overdue_seconds": {"": now.work_overdue_us / _MICRO},
             "reelay_ledger_drift_usd": _usd({"": now.ledger_drift_microusd}),
             "reelay_ledger_last_check_timestamp_seconds": {"": now.ledger_checked_at_us / _MICRO},
-            "reelay_breaker_state": _worst(now.breakers),
         }
 
 
-_FROM_DATABASE: Final[tuple[tuple[str, str, list[str]], ...]] = (
+_LOOKED_UP: Final[tuple[tuple[str, str, list[str]], ...]] = (
     (
         "reelay_videos",
         "Videos by status, as the database has them at the scrape; every replica says the same.",
@@ -178,6 +196,16 @@ _FROM_DATABASE: Final[tuple[tuple[str, str, list[str]], ...]] = (
         [],
     ),
     ("reelay_due_work", "Rows of work that are due and unclaimed, by the database at the scrape.", []),
+    (
+        "reelay_work_overdue_seconds",
+        "How long the first of the due and unclaimed rows of work has been due, by the database; 0 where none is.",
+        [],
+    ),
+    (
+        "reelay_clock_ahead_seconds",
+        "By how much time here is ahead of the clock that it follows, for that was set back; below 0: set forward.",
+        [],
+    ),
     (
         "reelay_breaker_state",
         "0 closed, 1 half-open, 2 open: whether an offer is asked just now, as this replica sees it; at most 120.",
@@ -530,7 +558,7 @@ class Metrics:
             self._reload_at.set(in_force_at_us / _MICRO)
 
     def snapshot(self, gauges: Gauges) -> None:
-        """Replaces what the gauges of database and disks show."""
+        """Replaces what the gauges of database, disks and clock show."""
         self._snapshot.latest = gauges
 
     def render(self, accept: str | None) -> tuple[bytes, str]:

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.telemetry.metrics import Gauges, Metrics
+from proxy.telemetry.metrics import Metrics
+from tests.telemetry.test_metrics import make_gauges
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dashboards" / "overview.json"
@@ -55,7 +56,7 @@ def busy_metrics() -> Metrics:
     metrics.video_ended(model="model", outcome="completed", tenant="acme", seconds=1)
     metrics.charged(tenant="acme", model="model", microusd=1)
     metrics.snapshot(
-        Gauges(
+        make_gauges(
             videos={"queued": 1},
             oldest_age_s={"queued": 1},
             unknown_attempts={"one": 1},
@@ -63,9 +64,6 @@ def busy_metrics() -> Metrics:
             held_microusd={"acme": 1},
             store_free_bytes={"files": 1},
             store_used_bytes={"files": 1},
-            due_work=1,
-            ledger_drift_microusd=0,
-            ledger_checked_at_us=1,
             breakers={"one/model": 2},
         )
     )
@@ -77,17 +75,10 @@ def read_from_the_database() -> set[str]:
     before = Metrics("0.0.1", providers=["one"], models=["model"], offers=[], rules=["rule"])
     after = Metrics("0.0.1", providers=["one"], models=["model"], offers=[], rules=["rule"])
     after.snapshot(
-        Gauges(
-            videos={},
-            oldest_age_s={},
-            unknown_attempts={},
-            unknown_exposure_microusd={},
+        make_gauges(
             held_microusd={"acme": 1},
             store_free_bytes={"files": 1},
             store_used_bytes={"files": 1},
-            due_work=1,
-            ledger_drift_microusd=0,
-            ledger_checked_at_us=1,
             breakers={"one/model": 2},
         )
     )

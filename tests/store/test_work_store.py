@@ -230,12 +230,12 @@ async def test_restart_frees_what_the_dead_process_held(store: Store) -> None:
 async def test_what_waits_is_told(store: Store) -> None:
     assert await store.read(work.next_due) is None
     assert not await store.read(work.any_due)
-    assert await store.read(work.overdue) == 0
+    assert await store.read(work.overdue) == (0, 0)
     await add(store, ("video_a", 0, AT), ("video_b", 0, AT - 5), ("video_c", 0, AT + 7))
     assert await store.read(work.next_due) == AT - 5
     assert await store.read(work.any_due)
-    assert await store.read(work.overdue) == 2
+    assert await store.read(work.overdue) == (2, 5)
     await claim(store)
     assert await store.read(work.next_due) == AT + 7, "of those that are free"
     assert not await store.read(work.any_due)
-    assert await store.read(work.overdue) == 2, "held or not"
+    assert await store.read(work.overdue) == (0, 0), "somebody looks after it"

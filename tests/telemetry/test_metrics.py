@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -20,6 +20,7 @@ from proxy.telemetry.metrics import (
     Exchange,
     ExchangeOutcome,
     FallbackReason,
+    FromDatabase,
     Gauges,
     LimitReason,
     Metrics,
@@ -59,20 +60,20 @@ def make_metrics(
 
 
 def make_gauges(**given: Any) -> Gauges:
-    fields: dict[str, Any] = {
+    in_database: dict[str, Any] = {
         "videos": {},
         "oldest_age_s": {},
         "unknown_attempts": {},
         "unknown_exposure_microusd": {},
-        "breakers": {},
         "held_microusd": {},
-        "store_free_bytes": {},
-        "store_used_bytes": {},
         "due_work": 0,
+        "work_overdue_us": 0,
         "ledger_drift_microusd": 0,
         "ledger_checked_at_us": 0,
     }
-    return Gauges(**(fields | given))
+    beside: dict[str, Any] = {"breakers": {}, "store_free_bytes": {}, "store_used_bytes": {}, "clock_ahead_us": 0}
+    database = FromDatabase(**{name: given.pop(name, value) for name, value in in_database.items()})
+    return Gauges(**({"database": database} | beside | given))
 
 
 def series(metrics: Metrics) -> Series:
@@ -247,6 +248,24 @@ def test_every_known_combination_without_tenant_is_zero_from_the_start() -> None
 
 def test_no_gauge_of_the_database_is_shown_before_the_first_snapshot() -> None:
     assert not {"reelay_videos", "reelay_held_usd", "reelay_due_work"} & {name for name, _ in series(make_metrics())}
+
+
+def test_what_a_database_that_does_not_answer_would_tell_is_not_shown() -> None:
+    metrics = make_metrics()
+    metrics.snapshot(make_gauges(due_work=7))
+    metrics.snapshot(make_gauges(database=None, store_free_bytes={"files": 5}, clock_ahead_us=-1_500_000))
+    shown = {name: value for (name, _), value in series(metrics).items()}
+    assert "reelay_due_work" not in shown
+    assert "reelay_videos" not in shown
+    assert shown["reelay_store_free_bytes"] == 5
+    assert shown["reelay_clock_ahead_seconds"] == -1.5
+
+
+@pytest.mark.parametrize("store", ["database", "files"])
+def test_each_failure_of_a_store_is_counted(store: Literal["database", "files"]) -> None:
+    metrics = make_metrics()
+    found = moved(metrics, lambda: metrics.store_failed(store=store))
+    assert found == {f"reelay_store_errors_total{{store={store}}}": 1}
 
 
 def test_a_snapshot_fills_the_gauges() -> None:

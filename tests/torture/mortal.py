@@ -79,6 +79,10 @@ class MortalStore:
         # One for each batch, for items are gathered by it.
         self._to_the_brink = functools.cache(_batch_to_the_brink)
 
+    @property
+    def ahead_us(self) -> int:
+        return self._store.ahead_us
+
     async def write(self, unit: Callable[[Tx], T]) -> T:
         step = self._fate.step(f"write {name_of(unit)}")
 
@@ -215,8 +219,8 @@ def live(
     cli.main()
 
 
-_nursery = ForkServerContext()
-_nursery.set_forkserver_preload([__name__])
+nursery = ForkServerContext()
+nursery.set_forkserver_preload([__name__])
 
 
 def start(
@@ -234,6 +238,6 @@ def start(
 
     `hasty`: its housekeeper does within seconds what takes others minutes.
     """
-    process = _nursery.Process(target=live, args=(arguments, folder, env, log, dies_at, diary, hasty), daemon=True)
+    process = nursery.Process(target=live, args=(arguments, folder, env, log, dies_at, diary, hasty), daemon=True)
     process.start()
     return process
