@@ -106,13 +106,13 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
     try:
         storage = open_storage(settings.storage_url)
         await storage.check()
-        free = await storage.free_bytes()
+        room = await storage.room()
     except ReelayError as exc:
         yield _fail("storage", exc)
         return
     yield _ok("storage", f"{settings.storage_url} can be written")
-    if free is not None:
-        yield _disk("disk of the storage", free)
+    if room is not None:
+        yield _disk("disk of the storage", room.free_bytes)
     if isinstance(settings.database, Path):
         folder = next(parent for parent in settings.database.absolute().parents if parent.exists())
         yield _disk("disk of the database", shutil.disk_usage(folder).free)

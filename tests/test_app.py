@@ -12,6 +12,7 @@ import pytest
 
 from proxy.app import running
 from proxy.core.errors import ConfigError
+from proxy.outside.base import Room
 from proxy.services.disks import look_at_disks
 from proxy.settings import read_settings
 from proxy.store.backup import back_up
@@ -196,11 +197,9 @@ class Cramped:
     def __init__(self, used_ratio: float) -> None:
         self.ratio = used_ratio
 
-    async def free_bytes(self) -> int | None:
-        return 10**12 - int(10**12 * self.ratio)
-
-    async def used_ratio(self) -> float | None:
-        return self.ratio
+    async def room(self) -> Room | None:
+        used_bytes = round(10**12 * self.ratio)
+        return Room(free_bytes=10**12 - used_bytes, used_bytes=used_bytes)
 
 
 @pytest.mark.parametrize("store", ["files", "database"])
@@ -225,6 +224,11 @@ async def test_nearly_full_disk_stops_creates_and_nothing_else(place: Place, sto
         assert (ready.status_code, ready.json()) == (200, {"status": "ready", "full": [store]})
         metrics = (await client.get(f"{site.origin}/metrics")).text
         assert f'reelay_store_used_bytes{{store="{store}"}} 9.1' in metrics
+
+        disk.ratio = 1
+        metrics = (await client.get(f"{site.origin}/metrics")).text
+        assert f'reelay_store_used_bytes{{store="{store}"}} 1e+12' in metrics
+        assert f'reelay_store_free_bytes{{store="{store}"}} 0.0' in metrics
 
         disk.ratio = 0.9
         await look_at_disks(site.house)

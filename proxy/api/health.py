@@ -88,9 +88,9 @@ async def _disks(house: House) -> tuple[dict[str, int], dict[str, int]]:
     used: dict[str, int] = {}
     for store, disk in house.disks.items():
         with contextlib.suppress(StorageFailed):
-            free_bytes, ratio = await disk.free_bytes(), await disk.used_ratio()
-            if free_bytes is not None and ratio is not None and ratio < 1:
-                free[store], used[store] = free_bytes, int(free_bytes * ratio / (1 - ratio))
+            room = await disk.room()
+            if room is not None:
+                free[store], used[store] = room.free_bytes, room.used_bytes
     return free, used
 
 

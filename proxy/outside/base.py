@@ -47,15 +47,25 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds UTC."""
 
 
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """How full a disk is, whoever uses it."""
+
+    free_bytes: int
+    """What is ours to fill."""
+    used_bytes: int
+    """All the rest: what is kept back for root too."""
+
+    @property
+    def used_ratio(self) -> float:
+        """0 to 1."""
+        return self.used_bytes / (self.free_bytes + self.used_bytes)
+
+
 class Disk(Protocol):
-    """What can be filled up. Both methods may raise StorageFailed."""
+    """What can be filled up."""
 
-    async def free_bytes(self) -> int | None:
-        """None: this kind has no limit that could be known."""
-        ...
-
-    async def used_ratio(self) -> float | None:
-        """0 to 1 of the disk under it, whoever uses it; None as above."""
+    async def room(self) -> Room | None:
+        """None: this kind has no limit that could be known. Raises StorageFailed."""
         ...
 
 

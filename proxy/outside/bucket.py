@@ -18,6 +18,7 @@ from proxy.outside.base import (
     PROBE_KEY,
     FileMissing,
     Listed,
+    Room,
     StorageFailed,
     Stored,
     checked_key,
@@ -104,10 +105,7 @@ class Bucket:
                 for one in found
             ]
 
-    async def free_bytes(self) -> int | None:
-        return None
-
-    async def used_ratio(self) -> float | None:
+    async def room(self) -> Room | None:
         return None
 
     def _measure(self, key: str) -> Measured:

@@ -3,9 +3,8 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-from proxy.outside.base import StorageFailed, in_thread
+from proxy.outside.base import Room, StorageFailed, in_thread
 
 
 class LocalDisk:
@@ -14,17 +13,9 @@ class LocalDisk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def free_bytes(self) -> int:
-        """What is ours to fill. Raises StorageFailed."""
-        return int((await self._usage()).free)
-
-    async def used_ratio(self) -> float:
-        """0 to 1; what is kept back for root counts as used, for it is not ours to fill. Raises StorageFailed."""
-        usage = await self._usage()
-        return float(1 - usage.free / usage.total)
-
-    async def _usage(self) -> Any:
+    async def room(self) -> Room:
         try:
-            return await in_thread(shutil.disk_usage, self._folder)
+            usage = await in_thread(shutil.disk_usage, self._folder)
         except OSError as exc:
             raise StorageFailed(os.strerror(exc.errno or 0)) from exc
+        return Room(free_bytes=usage.free, used_bytes=usage.total - usage.free)

@@ -22,6 +22,7 @@ from proxy.outside.base import (
     PROBE_KEY,
     FileMissing,
     Listed,
+    Room,
     Storage,
     StorageFailed,
     Stored,
@@ -120,11 +121,8 @@ class Folder:
         while page := await _door(_page, files):
             yield page
 
-    async def free_bytes(self) -> int | None:
-        return await self._disk.free_bytes()
-
-    async def used_ratio(self) -> float | None:
-        return await self._disk.used_ratio()
+    async def room(self) -> Room | None:
+        return await self._disk.room()
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)

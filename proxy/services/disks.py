@@ -45,11 +45,12 @@ async def look_at_disks(house: House) -> None:
         return
     for store, disk in house.disks.items():
         try:
-            ratio = await disk.used_ratio()
+            room = await disk.room()
         except StorageFailed as exc:
             _log.warning("disk.not_seen", store=store, why=str(exc))
             continue
-        full = ratio is not None and ratio > FULL_RATIO
+        ratio = 0.0 if room is None else room.used_ratio
+        full = ratio > FULL_RATIO
         if full and store not in house.full:
             house.full.add(store)
             _log.error("disk.full", store=store, used_ratio=ratio)

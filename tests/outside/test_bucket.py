@@ -135,5 +135,4 @@ async def test_bucket_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -
 
 
 async def test_bucket_has_no_known_limit(bucket: Bucket) -> None:
-    assert await bucket.free_bytes() is None
-    assert await bucket.used_ratio() is None
+    assert await bucket.room() is None

@@ -226,11 +226,10 @@ async def test_full_disk_is_told_by_its_name(tmp_path: Path) -> None:
 
 async def test_room_on_the_disk_is_known(folder: Storage) -> None:
     await folder.check()
-    free_bytes, used_ratio = await folder.free_bytes(), await folder.used_ratio()
-    assert free_bytes is not None
-    assert free_bytes > 0
-    assert used_ratio is not None
-    assert 0 < used_ratio < 1
+    room = await folder.room()
+    assert room is not None
+    assert room.free_bytes > 0
+    assert 0 < room.used_ratio < 1
 
 
 def test_relative_folder_is_taken_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

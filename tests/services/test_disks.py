@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.core.errors import Overloaded
-from proxy.outside.base import StorageFailed
+from proxy.outside.base import Room, StorageFailed
 from proxy.outside.storage import Folder
 from proxy.services.disks import look_at_disks, watched_disks
 from tests.services.rehearsal import FalOrder, Rehearsal
@@ -17,10 +17,10 @@ class Cramped(Folder):
 
     ratio: float | None = 0.95
 
-    async def used_ratio(self) -> float | None:
+    async def room(self) -> Room | None:
         if self.ratio is None:
             raise StorageFailed("Stale file handle")
-        return self.ratio
+        return Room(free_bytes=round(1000 * (1 - self.ratio)), used_bytes=round(1000 * self.ratio))
 
 
 def cramp(house: Rehearsal, folder: Path) -> Cramped:

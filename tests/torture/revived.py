@@ -68,7 +68,7 @@ class Revived(Stage):
         else:
             self.kill()
         (await self.admin.delete("/admin/books")).raise_for_status()
-        (folder / "data").mkdir(parents=True)
+        (folder / "data").mkdir(parents=True, exist_ok=True)
         self.folder = folder
         choose(engine, folder)
         if engine == "sqlite":
