@@ -7,7 +7,7 @@ base sixty, and an amount of money never passes through a float.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +24,11 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 # The loader in C reads the same language many times faster, and start-up is counted.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MAX_DEPTH = 100
+"""Of lists and mappings inside each other; the parser in C overflows its stack far beyond that, and takes us with it."""
+MAX_VALUES = 100_000
+"""In a file with all aliases put in, of which a few lines may make billions."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +76,14 @@ Reader = Callable[[Item], T]
 
 
 def _fault(source: Source, mark: Any, message: str) -> ConfigError:
-    return ConfigError(f"{source.file}:{mark.line + 1}:{mark.column + 1}: {message}")
+    return ConfigError(f"{source.file}:{mark.line + 1}:{mark.column + 1}: {_on_one_line(message)}")
+
+
+def _on_one_line(message: str) -> str:
+    """What is quoted from the file may hold line breaks, and orders to a terminal."""
+    if message.isprintable():
+        return message
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in message)
 
 
 def _shown(node: yaml.Node) -> str:
@@ -89,8 +101,9 @@ def nearest(word: str, good: Iterable[str]) -> str:
 
 
 def compose(text: bytes, source: Source, what: str = "the file") -> Item:
-    """The whole file as one Item. Raises ConfigError for what is no YAML, or says a key twice."""
+    """The whole file as one Item. Raises ConfigError for what is no YAML, holds too much, or says a key twice."""
     try:
+        _check_depth(source, text.decode())
         node = yaml.compose(text.decode(), Loader=_LOADER)
     except UnicodeDecodeError:
         raise ConfigError(f"{source.file}:1:1: the file is not UTF-8") from None
@@ -100,20 +113,41 @@ def compose(text: bytes, source: Source, what: str = "the file") -> Item:
         raise ConfigError(f"{source.file}:1:1: no valid YAML: a character that YAML does not allow") from None
     if node is None:
         raise ConfigError(f"{source.file}:1:1: the file is empty")
-    _check_tree(source, node, set(), ())
+    _count_tree(source, node, {}, ())
     return Item(source=source, node=node, what=what)
 
 
-def _check_tree(source: Source, node: Any, seen: set[int], above: tuple[int, ...]) -> None:
+def _check_depth(source: Source, text: str) -> None:
+    """Event by event, which takes no stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _fault(
+                    source, event.start_mark, f"lists and mappings are nested more than {MAX_DEPTH} deep"
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _count_tree(source: Source, node: Any, counted: dict[int, int], above: tuple[int, ...]) -> int:
+    """How many values `node` holds, itself and what its aliases stand for among them; all of it is sound."""
     if id(node) in above:
         raise _fault(source, node.start_mark, "a value that holds itself")
-    if id(node) in seen or isinstance(node, yaml.ScalarNode):
-        return
-    seen.add(id(node))
+    if id(node) in counted or isinstance(node, yaml.ScalarNode):
+        return counted.get(id(node), 1)
     inside = (*above, id(node))
+    values = 1 + sum(_count_tree(source, child, counted, inside) for child in _children(source, node))
+    if values > MAX_VALUES:
+        raise _fault(source, node.start_mark, f"with its aliases put in, this holds more than {MAX_VALUES} values")
+    counted[id(node)] = values
+    return values
+
+
+def _children(source: Source, node: Any) -> Iterator[Any]:
     if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _check_tree(source, child, seen, inside)
+        yield from node.value
         return
     keys: set[str] = set()
     for key, child in node.value:
@@ -122,7 +156,7 @@ def _check_tree(source: Source, node: Any, seen: set[int], above: tuple[int, ...
         if key.value in keys:
             raise _fault(source, key.start_mark, f'the key "{key.value}" is here twice')
         keys.add(key.value)
-        _check_tree(source, child, seen, inside)
+        yield child
 
 
 # --- mappings and lists

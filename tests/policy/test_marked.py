@@ -51,6 +51,37 @@ def test_broken_file_is_one_line_with_its_place(file: bytes, message: str) -> No
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("piece", [b"[", b"- ", b"? ", b"{a: "])
+@pytest.mark.parametrize("times", [101, 1_500, 200_000])
+def test_nesting_beyond_sense_is_one_line_with_its_place(piece: bytes, times: int) -> None:
+    # Deep enough, the parser in C would take the whole process with it.
+    with pytest.raises(ConfigError) as caught:
+        compose(piece * times, Source(file="some.yaml", env={}))
+    message = f"some.yaml:1:{100 * len(piece) + 1}: lists and mappings are nested more than 100 deep"
+    assert str(caught.value) == message
+
+
+def test_nesting_up_to_the_bound_is_read() -> None:
+    item = parse("[" * 100 + "]" * 100)
+    for _ in range(99):
+        [item] = items(item)
+    assert items(item) == []
+
+
+def test_aliases_that_multiply_are_refused_before_anybody_follows_them() -> None:
+    bomb = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"b{one}: &a{one} [{', '.join([f'*a{one - 1}'] * 10)}]\n" for one in range(1, 30))
+    with pytest.raises(ConfigError) as caught:
+        parse(bomb)
+    assert str(caught.value) == "some.yaml:5:5: with its aliases put in, this holds more than 100000 values"
+
+
+def test_message_is_one_line_whatever_the_file_says() -> None:
+    assert mistake(flag, '"a\\nb\\e[31m\\u2028"') == (
+        r'some.yaml:1:1: the file must be true or false, not "a\nb\x1b[31m\u2028"'
+    )
+
+
 def test_anchor_may_be_used_twice() -> None:
     found = mapping(parse("{a: &x [1], b: *x}"))
     assert [len(items(one)) for one in found.values()] == [1, 1]
