@@ -5,13 +5,13 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from proxy.api.asks import CreateBody
+from proxy.api.asks import MAX_PROMPT_CHARS, CreateBody
 from proxy.api.books import ActObject, DifferenceObject
 from proxy.api.reports import PARAMETERS
 from proxy.api.schemas import (
@@ -34,6 +34,7 @@ from proxy.api.schemas import (
 from proxy.api.statement_objects import StatementObject
 from proxy.api.statements import ClosedMonth, ClosingWish, MonthStatements, RefundObject, StatementName
 from proxy.api.videos import AnyRequest
+from proxy.core.attempt import AttemptState
 from proxy.core.video import ASPECT_RATIOS, RESOLUTIONS, TIERS
 from proxy.services.accounts import KeyChange, KeyWish, TenantChange
 from proxy.services.allowances import BudgetChange, BudgetWish
@@ -52,6 +53,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """A Struct as JSON, or a media type; None: nothing but a refusal."""
     many: bool = False
     """A list of such Structs in an envelope."""
+    formats: tuple[str, ...] = ()
+    """Media types that `format` has it answer instead."""
     takes: type[msgspec.Struct] | str | None = None
     forms: bool = False
     """Takes forms as well as JSON."""
@@ -76,12 +79,18 @@ SHAPES: dict[str, Shape] = {
     "POST /v1/videos/characters": Shape(answers=None),
     "GET /v1/models": Shape(answers=ModelList),
     "GET /v1/models/{model_id}": Shape(answers=ModelObject),
-    "GET /v1/spend": Shape(answers=SpendLine, many=True, query=PARAMETERS),
-    "GET /admin/reports/spend": Shape(answers=SpendLine, many=True, query=(*PARAMETERS, "tenant")),
+    "GET /v1/spend": Shape(answers=SpendLine, many=True, formats=("text/csv",), query=PARAMETERS),
+    "GET /admin/reports/spend": Shape(
+        answers=SpendLine, many=True, formats=("text/csv",), query=(*PARAMETERS, "tenant")
+    ),
     "GET /v1/statements": Shape(answers=StatementName, many=True),
-    "GET /v1/statements/{month}": Shape(answers=StatementObject, query=("format",)),
+    "GET /v1/statements/{month}": Shape(
+        answers=StatementObject, formats=("text/csv", "text/html"), query=("format",)
+    ),
     "GET /admin/statements": Shape(answers=StatementName, many=True, query=("tenant",)),
-    "GET /admin/statements/{tenant}/{month}": Shape(answers=StatementObject, query=("format",)),
+    "GET /admin/statements/{tenant}/{month}": Shape(
+        answers=StatementObject, formats=("text/csv", "text/html"), query=("format",)
+    ),
     "GET /admin/months": Shape(answers=ClosedMonth, many=True),
     "POST /admin/months/{month}/close": Shape(takes=ClosingWish, answers=MonthStatements),
     "POST /admin/videos/{video}/refunds": Shape(takes=RefundWish, answers=RefundObject, headers=("Idempotency-Key",)),
@@ -113,7 +122,7 @@ SHAPES: dict[str, Shape] = {
 """What is said here of a route is said nowhere else; one that is missing answers JSON of no stated shape."""
 
 WORDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "limit": ("How many at the most.", {"type": "integer"}),
+    "limit": ("How many at the most.", {"type": "integer", "minimum": 0}),
     "order": ("By time of creation.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
     "after": ("Where the page before ended: the id of its last item, or of a report its `next`.", {"type": "string"}),
     "end_user_id": ("Of this end user alone.", {"type": "string"}),
@@ -128,7 +137,7 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "tenant": ("Id or name; without it all.", {"type": "string"}),
     "provider": ("Of this provider alone.", {"type": "string"}),
     "model": ("Of this model alone, by any of its names.", {"type": "string"}),
-    "state": ("State of the attempts.", {"type": "string", "default": "unknown"}),
+    "state": ("State of the attempts.", {"type": "string", "enum": get_args(AttemptState), "default": "unknown"}),
     "reason": ("Kept in the admins' log.", {"type": "string"}),
     "Idempotency-Key": ("The same key and body stand for the same video, for 24 hours.", {"type": "string"}),
     "Prefer": (
@@ -142,6 +151,9 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/callbacks/{token}")
 """Where no API key is asked for."""
+
+_MAY_BE_OPEN = ("/metrics",)
+"""Where the settings say whether a token is asked for."""
 
 _ENUMS: dict[str, Sequence[str]] = {
     "resolution": RESOLUTIONS,
@@ -184,8 +196,12 @@ def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
     structs: set[Any] = {kind for shape in shapes for kind in (shape.takes, shape.answers) if isinstance(kind, type)}
     ordered = sorted({ErrorEnvelope, *structs}, key=lambda kind: str(kind.__name__))
     _, schemas = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    create = schemas["CreateBody"]
     for field, words in _ENUMS.items():
-        schemas["CreateBody"]["properties"][field]["enum"] = [*words, None]
+        create["properties"][field]["enum"] = [*words, None]
+    # Null means left out; of the one field that may not be, the decoder leaves it to `build_ask` to say so.
+    create["properties"]["prompt"] = {"type": "string", "minLength": 1, "maxLength": MAX_PROMPT_CHARS}
+    create["required"] = ["prompt"]
     paths: dict[str, dict[str, Any]] = {}
     for method, path, handler in templates_of(handlers):
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, handler)
@@ -209,8 +225,13 @@ def describe(handlers: Iterable[HTTPRouteHandler]) -> dict[str, Any]:
 def _operation(method: str, path: str, handler: HTTPRouteHandler) -> dict[str, Any]:
     shape = SHAPES.get(f"{method} {path}", Shape(answers="application/json"))
     doc = (handler.fn.__doc__ or "").strip()
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer" if any(f"{{{name}:int}}" in one for one in handler.paths) else "string"},
+        }
         for name in re.findall(r"\{(\w+)\}", path)
     ]
     for place, names in (("query", shape.query), ("header", shape.headers)):
@@ -225,11 +246,13 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler) -> dict[str, A
         "responses": {"default": {"$ref": "#/components/responses/refused"}},
     }
     if shape.answers is not None:
-        operation["responses"] = {"200": _answer(shape.answers, many=shape.many), **operation["responses"]}
+        operation["responses"] = {"200": _answer(shape), **operation["responses"]}
     if shape.takes is not None:
         operation["requestBody"] = {"required": True, **_body(shape)}
     if path in _OPEN:
         operation["security"] = []
+    elif path in _MAY_BE_OPEN:
+        operation["security"] = [{}, {"key": []}]
     return operation
 
 
@@ -241,14 +264,17 @@ def _content(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
     return {"content": {media_type: {"schema": schema} for media_type in media_types or ("application/json",)}}
 
 
-def _answer(kind: type[msgspec.Struct] | str, *, many: bool) -> dict[str, Any]:
-    if isinstance(kind, str):
-        return {"description": "Done.", **_content({}, kind)}
-    schema = _ref(kind)
-    if many:
+def _answer(shape: Shape) -> dict[str, Any]:
+    if not isinstance(shape.answers, type):
+        return {"description": "Done.", **_content({}, str(shape.answers))}
+    schema = _ref(shape.answers)
+    if shape.many:
         data = {"type": "array", "items": schema}
         schema = {"type": "object", "properties": {"object": {"type": "string"}, "data": data}}
-    return {"description": "Done.", **_content(schema)}
+    answer = _content(schema)
+    for media_type in shape.formats:
+        answer["content"][media_type] = {"schema": {}}
+    return {"description": "Done.", **answer}
 
 
 def _body(shape: Shape) -> dict[str, Any]:

@@ -163,8 +163,8 @@ def read_query(
     if tenant_id is None and "end_user" in groups and "tenant" not in groups:
         groups = ("tenant", *groups)  # two tenants may each have somebody of the same name
     today = datetime.fromtimestamp(now_us / SECOND_US, UTC).date()
-    first = _day("start", start) if start else today.replace(day=1)
-    last = _day("end", end) if end else today + timedelta(days=1)
+    first = today.replace(day=1) if start is None else _day("start", start)
+    last = today + timedelta(days=1) if end is None else _day("end", end)
     if last <= first:
         raise InvalidValue("'end' must be later than 'start'.", param="end")
     query = SpendQuery(groups=groups, start=_micros(first), end=_micros(last), tenant_id=tenant_id)

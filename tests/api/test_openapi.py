@@ -2,7 +2,10 @@
 
 import re
 
-from proxy.api.openapi import SHAPES, WORDS
+from typing import Any
+
+from proxy.api import admin, health, reports, statements, videos
+from proxy.api.openapi import SHAPES, WORDS, describe
 from proxy.api.site import route_templates
 
 
@@ -15,3 +18,32 @@ def test_every_shape_is_a_routes() -> None:
 def test_every_parameter_has_words_and_is_used() -> None:
     used = {name for shape in SHAPES.values() for name in (*shape.query, *shape.headers)}
     assert used == set(WORDS)
+
+
+def described() -> Any:
+    routes = (admin.ROUTES, health.METRICS_ROUTES, reports.ROUTES, statements.ROUTES, videos.ROUTES)
+    return describe([route for room in routes for route in room])
+
+
+def test_formats_of_a_report_and_of_a_statement_are_told() -> None:
+    def told(path: str) -> list[str]:
+        return list(described()["paths"][path]["get"]["responses"]["200"]["content"])
+
+    assert told("/v1/spend") == told("/admin/reports/spend") == ["application/json", "text/csv"]
+    formats = ["application/json", "text/csv", "text/html"]
+    assert told("/v1/statements/{month}") == told("/admin/statements/{tenant}/{month}") == formats
+
+
+def test_whole_number_in_an_address_is_told_from_a_text() -> None:
+    parameters = described()["paths"]["/admin/attempts/{video}/{number}/resolve"]["post"]["parameters"]
+    assert {one["name"]: one["schema"]["type"] for one in parameters} == {"video": "string", "number": "integer"}
+
+
+def test_metrics_may_be_open() -> None:
+    assert described()["paths"]["/metrics"]["get"]["security"] == [{}, {"key": []}]
+
+
+def test_create_without_a_prompt_is_told_to_be_none() -> None:
+    create = described()["components"]["schemas"]["CreateBody"]
+    assert create["required"] == ["prompt"]
+    assert create["properties"]["prompt"]["type"] == "string"

@@ -239,7 +239,7 @@ async def test_days_bound_the_report(shop: Company, bought: Bought) -> None:
         ({"limit": "10001"}, "limit"), ({"after": "nonsense"}, "after"), ({"after": "WyJhIiwiYiJd"}, "after"),
         ({"format": "csv", "limit": "5"}, "limit"), ({"format": "csv", "after": "x"}, "after"),
         ({"start": "20261101"}, "start"), ({"start": "2026-W45-1"}, "start"),
-        ({"format": "xlsx"}, "format"), ({"format": ""}, "format"),
+        ({"format": "xlsx"}, "format"), ({"format": ""}, "format"), ({"start": ""}, "start"), ({"end": ""}, "end"),
     ],
 )  # fmt: skip
 async def test_query_that_makes_no_sense_is_named(shop: Company, query: dict[str, str], param: str) -> None:
