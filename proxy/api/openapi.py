@@ -84,9 +84,7 @@ SHAPES: dict[str, Shape] = {
         answers=SpendLine, many=True, formats=("text/csv",), query=(*PARAMETERS, "tenant")
     ),
     "GET /v1/statements": Shape(answers=StatementName, many=True),
-    "GET /v1/statements/{month}": Shape(
-        answers=StatementObject, formats=("text/csv", "text/html"), query=("format",)
-    ),
+    "GET /v1/statements/{month}": Shape(answers=StatementObject, formats=("text/csv", "text/html"), query=("format",)),
     "GET /admin/statements": Shape(answers=StatementName, many=True, query=("tenant",)),
     "GET /admin/statements/{tenant}/{month}": Shape(
         answers=StatementObject, formats=("text/csv", "text/html"), query=("format",)

@@ -124,9 +124,7 @@ def _check_depth(source: Source, text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _fault(
-                    source, event.start_mark, f"lists and mappings are nested more than {MAX_DEPTH} deep"
-                )
+                raise _fault(source, event.start_mark, f"lists and mappings are nested more than {MAX_DEPTH} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

@@ -16,6 +16,7 @@ from proxy.core.attempt import Attempt, Progress
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import LeaseLost, Refusal, SellerError
 from proxy.core.offer import Candidate
+from proxy.core.wire import without_nul
 from proxy.policy.fallback import GiveUp, next_step, poll_interval_s
 from proxy.providers.base import Adapter, Announces, Cancels
 from proxy.services import settle
@@ -367,4 +368,4 @@ def _heed(tx: Tx, house: House, video_id: str, number: int, body: bytes) -> tupl
 
 def _announced(house: House, attempt: Attempt, body: bytes) -> str | None:
     desk = house.desk(attempt.provider)
-    return desk[1].announced(body) if desk is not None and isinstance(desk[1], Announces) else None
+    return desk[1].announced(without_nul(body)) if desk is not None and isinstance(desk[1], Announces) else None

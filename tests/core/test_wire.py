@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.wire import Call, Reply
+from proxy.core.wire import Call, Reply, without_nul
 
 
 def test_calls_are_the_same_when_they_say_the_same() -> None:
@@ -16,3 +16,17 @@ def test_an_exchange_is_never_changed() -> None:
         call.path = "/b"  # type: ignore[misc]  # that it cannot be set is the point
     with pytest.raises(AttributeError):
         reply.status = 500  # type: ignore[misc]  # the same
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (b'{"id": "a\\u0000b"}', b'{"id": "a\\ufffdb"}'),
+        (b'{"id": "a\\\\u0000b"}', b'{"id": "a\\\\ufffdb"}'),
+        (b"a\0b", "a\ufffdb".encode()),
+        (b'{"id": "a"}', b'{"id": "a"}'),
+        (b"", b""),
+    ],
+)
+def test_reply_has_another_odd_character_for_each_nul(said: bytes, kept: bytes) -> None:
+    assert Reply(status=200, headers={}, body=said).body == kept == without_nul(said)

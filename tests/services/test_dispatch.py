@@ -363,6 +363,36 @@ async def test_words_of_a_model_without_the_sellers_own_header_leave_a_submit_un
     assert await house.states(video_id) == ["unknown"]
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "state"),
+    [
+        (200, {"request_id": "fal\0-1"}, "running"),
+        (422, {"detail": [{"type": "content_policy_violation", "msg": "no\0", "loc": ["body"]}]}, "refused"),
+        (400, {"detail": "no\0", "error_type": "odd\0"}, "refused"),
+    ],
+)
+async def test_nul_in_a_sellers_words_loses_no_order(
+    house: Rehearsal, status: int, body: dict[str, Any], state: str
+) -> None:
+    async def odd(provider: str, call: Call) -> Reply:
+        return reply(status, body) if call.method == "POST" else await FalOrder()(provider, call)
+
+    house.answers(odd)
+    video_id = await house.accept()
+    await house.turn()
+    attempt = await house.attempt(video_id)
+    assert attempt.state == state
+    assert "\ufffd" in f"{attempt.seller_id} {attempt.message} {attempt.seller_code}"
+
+
+async def test_nul_in_a_callback_is_no_trouble(house: Rehearsal) -> None:
+    house.answers(_no_answer)
+    video_id = await house.accept()
+    await house.turn()
+    assert await house.call_back(video_id, 1, {"request_id": "fal\0-1", "status": "OK"})
+    assert (await house.attempt(video_id)).seller_id == "fal\ufffd-1"
+
+
 # Breakers
 
 
