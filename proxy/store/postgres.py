@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -54,6 +54,19 @@ _SETTINGS = " ".join(
 )
 
 _CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_SERVER = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+_MARK = f", pg_current_xact_id()::text::bigint, {_SERVER}"
+_ENDED = f"""
+SELECT pg_xact_status($1::text::xid8),
+    {_SERVER} = $2
+    AND checkpoint_time < date_trunc('second', to_timestamp($3::bigint / 1000000))
+FROM pg_control_checkpoint()
+"""  # noqa: S608  # nothing in it is from outside
+"""
+How the transaction of a mark ended, and whether that is certain: after a crash, numbers of transactions that left no
+trace are given to others, and a server that has crashed begins with a checkpoint.
+"""
+
 _WRITE = "BEGIN"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """One snapshot for the whole unit."""
@@ -64,6 +77,15 @@ _AWAY = (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError
 The server, its disk or the way there, not what was asked. InternalError is in it for a server that is
 read only for a moment, as one is that fails over, and for a transaction that stood still for too long.
 """
+
+
+class _Mark(NamedTuple):
+    """By what a transaction's end can be asked for."""
+
+    begun_us: int
+    number: int
+    server_us: int
+    """When the server was started, which tells it from one that took its place."""
 
 
 class PostgresStore:
@@ -215,7 +237,7 @@ class PostgresStore:
     def _once(self, unit: Callable[[Tx], T], begin: str) -> T:
         cursor = self._cursor()
         try:
-            now_us, number = self._begin(cursor, begin)
+            now_us, mark = self._begin(cursor, begin)
             value = unit(Tx(cursor, DIALECT, now_us))
         except BaseException as exc:
             self._undo(cursor)
@@ -227,38 +249,44 @@ class PostgresStore:
             cursor.execute("COMMIT")
         except psycopg.Error as exc:
             self._undo(cursor)
-            if number is None or not self._was_kept(number):
+            if mark is None or not self._was_kept(mark):
                 raise commit_failed(exc) from exc
         return value
 
-    def _begin(self, cursor: psycopg.RawCursor[Any], begin: str) -> tuple[int, int | None]:
-        """The time, and the transaction's number, by which its end can be asked for."""
-        number = ", pg_current_xact_id()::text::bigint" if begin == _WRITE else ", NULL"
+    def _begin(self, cursor: psycopg.RawCursor[Any], begin: str) -> tuple[int, _Mark | None]:
+        """The time, and by what the transaction's end can be asked for, where there is something to keep."""
         asked_us = steady_clock()
-        cursor.execute(f"{begin}; {_CLOCK}{number}")
+        cursor.execute(f"{begin}; {_CLOCK}{_MARK if begin == _WRITE else ''}")
         cursor.nextset()
-        now_us, xid = cursor.fetchone()  # type: ignore[misc]  # one row, always
+        now_us, *mark = cursor.fetchone()  # type: ignore[misc]  # one row, always
         # Half of the round trip lies behind the answer.
         steady_us = (asked_us + steady_clock()) // 2
         self._off_us = now_us - steady_us
-        return (self._flow.at(now_us, steady_us) if self._given_clock is None else self._given_clock()), xid
+        time_us = self._flow.at(now_us, steady_us) if self._given_clock is None else self._given_clock()
+        return time_us, _Mark(now_us, *mark) if mark else None
 
-    def _was_kept(self, number: int) -> bool:
-        """What became of a commit whose answer was lost. Raises Overloaded where nobody can say."""
+    def _was_kept(self, mark: _Mark) -> bool:
+        """What became of a commit whose answer was lost. Raises CommitUnknown where nobody can say."""
         last_try = time.monotonic() + SETTLE_TIMEOUT_S
         while True:
             try:
-                row = self._cursor().execute("SELECT pg_xact_status($1::text::xid8)", [str(number)]).fetchone()
+                row = self._cursor().execute(_ENDED, [str(mark.number), mark.server_us, mark.begun_us]).fetchone()
+            except errors.InvalidParameterValue:
+                return False  # so high a number was never given to anybody: a crash took it back
             except psycopg.Error as exc:
                 if time.monotonic() > last_try:
                     raise CommitUnknown(UNKNOWN_END) from exc
                 time.sleep(0.1)
                 continue
-            if row is not None and row[0] != "in progress":
-                return bool(row[0] == "committed")
-            if time.monotonic() > last_try:
-                raise CommitUnknown(UNKNOWN_END)
-            time.sleep(0.02)
+            match row:
+                case ("aborted", _):
+                    return False
+                case ("committed", True):
+                    return True
+                case ("in progress", True) if time.monotonic() <= last_try:
+                    time.sleep(0.02)
+                case _:
+                    raise CommitUnknown(UNKNOWN_END)
 
     def _cursor(self) -> psycopg.RawCursor[Any]:
         """This thread's own; connects where there is none, or the last one broke."""

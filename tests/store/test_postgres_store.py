@@ -1,9 +1,12 @@
 """Units of work on PostgreSQL: several processes beside each other, broken connections, lost answers."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 import msgspec
@@ -12,12 +15,13 @@ import pytest
 from sqlalchemy import text
 
 from proxy.core.clock import SECOND_US, system_clock
-from proxy.core.errors import ConfigError, Overloaded
+from proxy.core.errors import CommitUnknown, ConfigError, Overloaded
 from proxy.store import tenants, videos
 from proxy.store.base import Statement, Tx
+from proxy.store.migrations import migrate
 from proxy.store.postgres import PostgresStore
 from proxy.store.tables import APPEND_ONLY, metadata
-from tests.databases import server
+from tests.databases import server, start_postgres
 from tests.ports import free_port
 from tests.store.conftest import with_two_tenants
 from tests.store.rows import AT, add_videos, make_video
@@ -191,6 +195,69 @@ async def test_commit_whose_answer_was_lost_is_asked_for() -> None:
     await store.close()
     await proxy.stop()
     server().give_back(url)
+
+
+@pytest.fixture(scope="module")
+def fragile() -> str:
+    """A database on a server of our own, which may crash."""
+    url = start_postgres(careless=False)
+    migrate(url)
+    return url
+
+
+def crash(url: str) -> None:
+    """All of the server's processes end at once; it comes back by itself."""
+    with closing(psycopg.connect(url)) as one, closing(psycopg.connect(url, autocommit=True)) as other:
+        os.kill(one.info.backend_pid, signal.SIGKILL)
+        with suppress(psycopg.OperationalError):
+            while True:
+                other.execute("SELECT 1")
+
+
+def write_beside(url: str, times: int) -> None:
+    """Transactions of somebody else, as soon as the server answers."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            with closing(psycopg.connect(url, autocommit=True)) as connection:
+                for number in range(times):
+                    connection.execute("INSERT INTO facts VALUES (%s, '')", [f"beside-{time.monotonic()}-{number}"])
+                return
+        except psycopg.OperationalError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+async def test_commit_that_a_crash_undid_is_never_told_as_kept(fragile: str) -> None:
+    """After a crash the numbers of transactions that left no trace are given to others."""
+    store = PostgresStore(fragile)
+    await store.open()
+
+    def unit(_: Tx) -> None:
+        crash(fragile)
+        write_beside(fragile, times=20)
+
+    with pytest.raises(CommitUnknown):
+        await store.write(unit)
+    await store.close()
+
+
+async def test_number_that_nobody_has_after_a_crash_was_not_kept(fragile: str) -> None:
+    store = PostgresStore(fragile)
+    await store.open()
+
+    def unit(tx: Tx) -> None:
+        tenants.set_fact(tx, "undone", "1")
+        crash(fragile)
+
+    begun = time.monotonic()
+    with pytest.raises(Overloaded) as caught:
+        await store.write(unit)
+    assert not isinstance(caught.value, CommitUnknown), "certain, so the client may ask again"
+    assert time.monotonic() - begun < 8
+    write_beside(fragile, times=1)
+    assert await facts_in(store, "undone") == []
+    await store.close()
 
 
 class LostAnswers:
