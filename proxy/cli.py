@@ -87,12 +87,16 @@ def work() -> None:
 @reelay.command()
 @SANDBOX
 def migrate(sandbox: bool) -> None:
-    """Bring the database to this version's schema; a server does so by itself when it starts."""
+    """
+    Bring the database to this version's schema; a server does so by itself when it starts.
+
+    On PostgreSQL servers of the version before go on working meanwhile, and beside those of this one.
+    """
     from proxy.opening import prepare_database  # noqa: PLC0415
     from proxy.store import migrations  # noqa: PLC0415
 
     place = prepare_database(read_settings(os.environ, sandbox=sandbox))
-    click.echo(f"{place if isinstance(place, Path) else 'The database'} is at schema {migrations.HEAD}.")
+    click.echo(f"{place if isinstance(place, Path) else 'The database'} is at schema {migrations.revision_of(place)}.")
 
 
 @reelay.command()

@@ -112,7 +112,7 @@ def load_secrets(settings: Settings) -> Secrets:
 
 
 def prepare_database(settings: Settings) -> Path | str:
-    """The database, a file on a disk that will do or a server's, at this version's schema. Raises ConfigError."""
+    """The database, a file on a disk that will do or a server's, with a schema that will do. Raises ConfigError."""
     place = settings.database
     if not isinstance(place, Path):
         migrations.migrate(place)

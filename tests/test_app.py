@@ -3,6 +3,7 @@
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from proxy.outside.base import Room
 from proxy.services.disks import look_at_disks
 from proxy.settings import read_settings
 from proxy.store.backup import back_up
+from proxy.store.migrations import HEAD
+from tests.newer import NEXT
 
 RULES = """
 version: 1
@@ -189,6 +192,15 @@ async def test_lock_goes_with_the_server(place: Place) -> None:
     for _ in range(2):
         async with running(place.settings(REELAY_PORT="0"), place.env, sandbox=False) as site, stranger() as client:
             assert (await client.get(f"{site.origin}/readyz")).json() == {"status": "ready"}
+
+
+async def test_server_is_not_ready_on_a_schema_that_leaves_its_version_no_longer_at_work(place: Place) -> None:
+    async with running(place.settings(REELAY_PORT="0"), place.env, sandbox=False) as site, stranger() as client:
+        for beside, told in ((HEAD, (200, "ready")), (NEXT, (503, "schema"))):
+            with closing(sqlite3.connect(place.database)) as newer, newer:
+                newer.execute("INSERT OR REPLACE INTO facts VALUES ('schema_beside', ?)", [beside])
+            answer = await client.get(f"{site.origin}/readyz")
+            assert (answer.status_code, answer.json()["status"]) == told
 
 
 class Cramped:

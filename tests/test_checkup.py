@@ -15,6 +15,7 @@ from proxy.opening import prepare_database
 from proxy.services.doctor import Finding
 from proxy.settings import read_settings
 from proxy.simulator.app import serve_sandbox
+from proxy.store.migrations import HEAD
 from tests.whole.stage import PLAY_KEYS, SELLERS, make_rules
 
 
@@ -111,6 +112,11 @@ async def test_database_is_looked_at_but_not_changed(tmp_path: Path, sellers: st
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
     connection.close()
     assert told(await findings(env), "warn") == [f"database: {path} has schema 0000: `reelay migrate`"]
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("INSERT INTO facts VALUES ('schema_beside', ?)", [HEAD])
+    connection.close()
+    assert f"database: {path} at schema 9999" in told(await findings(env), "ok")
 
 
 async def test_storage_of_no_known_kind_is_a_failure(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from proxy.core.errors import InvalidApiKey, Overloaded, ReelayError
 from proxy.outside.base import StorageFailed
 from proxy.services.house import House
 from proxy.services.report import seen_in_database
-from proxy.store import tenants
+from proxy.store import migrations, tenants
 from proxy.telemetry.metrics import TENANT_LABELS, FromDatabase, Gauges
 
 DATABASE_TIMEOUT_S = 5.0
@@ -30,7 +30,7 @@ async def alive() -> Response[bytes]:
 @get("/readyz")
 async def ready(request: AnyRequest) -> Response[bytes]:
     """
-    Say whether requests are answered: the database does, and nobody asked for the end.
+    Say whether requests are answered: the database does, this version speaks its schema, and nobody asked for the end.
 
     A disk that is nearly full is told, but changes nothing here: creates are refused one by one, while films
     can still be watched and downloaded, which a server that is taken out of service could not offer.
@@ -39,9 +39,11 @@ async def ready(request: AnyRequest) -> Response[bytes]:
     if house.draining:
         return Response(b'{"status":"draining"}', media_type="application/json", status_code=503)
     try:
-        await house.store.read(tenants.all_tenants)
+        spoken = await house.store.read(migrations.is_spoken)
     except ReelayError:
         return Response(b'{"status":"database"}', media_type="application/json", status_code=503)
+    if not spoken:
+        return Response(b'{"status":"schema"}', media_type="application/json", status_code=503)
     told = {"status": "ready", **({"full": sorted(house.full)} if house.full else {})}
     return Response(msgspec.json.encode(told), media_type="application/json")
 

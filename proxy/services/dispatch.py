@@ -343,17 +343,21 @@ async def _record(house: House, send: Send, claim: Claim, end: End) -> None:
     chance = house.chance()
     while True:
         try:
-            moved = await house.store.write(lambda tx: _keep(tx, house, send, claim, end, chance))
+            moved, held = await house.store.write(lambda tx: _keep(tx, house, send, claim, end, chance))
             break
         except Overloaded as exc:
             # Nobody else has heard this answer: a disk that is full for a while must not lose it.
             _log.error("answer.not_kept", video=send.video.id, attempt=send.attempt.number, why=str(exc))
             await asyncio.sleep(KEEP_AGAIN_S)
     tell(house, send.video, moved)
+    if not held:
+        house.metrics.lease_lost()
+        _log.warning("lease.lost", video=send.video.id, attempt=send.attempt.number)
     house.due.set()
 
 
-def _keep(tx: Tx, house: House, send: Send, claim: Claim, end: End, chance: float) -> Moved:
+def _keep(tx: Tx, house: House, send: Send, claim: Claim, end: End, chance: float) -> tuple[Moved, bool]:
+    """What changed, and whether the lease was held to the end."""
     moved = Moved()
     video = videos.take(tx, send.video.id)
     attempts = videos.attempts_of(tx, send.video.id)
@@ -373,8 +377,7 @@ def _keep(tx: Tx, house: House, send: Send, claim: Claim, end: End, chance: floa
         moved.attempts.append(now_is)
     if video.erased:
         videos.save_attempt(tx, erased(now_is))
-    _let_go(tx, video, claim, running=running)
-    return moved
+    return moved, _let_go(tx, video, claim, running=running)
 
 
 def _keep_accepted(
@@ -457,10 +460,12 @@ def _keep_refused(
     settle.conclude(tx, video, attempt, moved, finished=False)
 
 
-def _let_go(tx: Tx, video: Video, claim: Claim, *, running: bool) -> None:
+def _let_go(tx: Tx, video: Video, claim: Claim, *, running: bool) -> bool:
+    """Whether it was still held."""
     try:
         work.again(tx, claim, video.deadline_at if running and video.live else tx.now_us)
     except LeaseLost:
-        _log.warning("lease.lost", video=video.id, attempt=claim.attempt_no)
         # Whoever holds it now decided without this answer.
         work.nudge(tx, video.id, 0)
+        return False
+    return True

@@ -105,6 +105,7 @@ async def test_answer_is_kept_though_the_lease_was_lost_meanwhile(house: Rehears
     attempt = await house.attempt(video_id)
     assert (attempt.state, attempt.seller_id) == ("running", "fal-1")
     assert (await house.video(video_id)).status == "in_progress"
+    assert house.metric("reelay_job_lease_lost_total") == 1
 
 
 async def test_refusal_that_comes_after_the_lease_was_lost_moves_the_video_on(house: Rehearsal) -> None:

@@ -4,19 +4,26 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from proxy.core.errors import ConfigError
-from proxy.store.migrations import FOLDER, HEAD, migrate, revision_of
+from proxy.store.migrations import FOLDER, HEAD, migrate, revision_of, works_beside
 from proxy.store.videos import encode
+from tests import newer
 from tests.databases import ENGINES, Database, server
 from tests.policy.policies import make_spec
+from tests.store import expanding
 from tests.store.rows import AT, PLAN, outside
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +100,208 @@ def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", command, str(path)], cwd=ROOT) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert revision_of(path) == HEAD
+
+
+@pytest.fixture
+def place(engine: str, path: Path) -> Iterator[Path | str]:
+    """A database at this version's schema, which a test may bring to another."""
+    if engine == "sqlite":
+        yield path
+        return
+    yield server().new()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def database_at(place: Path | str, folder: Path) -> Database:
+    return Database(place=place, folder=folder)
+
+
+def test_version_works_on_beside_a_newer_one_that_expands_the_schema(place: Path | str, tmp_path: Path) -> None:
+    """Or else a process that is started again during a deployment would stay away."""
+    assert newer.migrate(newer.write_version(tmp_path / "next", newer.EXPANDS, newer.INDEXES), place) == ""
+    assert (revision_of(place), works_beside(place)) == (f"{int(HEAD) + 2:04d}", True)
+    migrate(place)
+    assert revision_of(place) == f"{int(HEAD) + 2:04d}"
+
+
+def test_version_stays_away_from_a_newer_one_that_contracts_the_schema(place: Path | str, tmp_path: Path) -> None:
+    drops = 'op.drop_column("videos", "footage")'
+    assert newer.migrate(newer.write_version(tmp_path / "next", drops, beside=newer.NEXT), place) == ""
+    assert not works_beside(place)
+    with pytest.raises(ConfigError, match=f"schema {newer.NEXT}, which is newer"):
+        migrate(place)
+
+
+def test_all_processes_that_are_started_at_once_find_the_schema_of_the_newest(
+    place: Path | str, tmp_path: Path
+) -> None:
+    versions = [
+        newer.write_version(tmp_path / "next", newer.EXPANDS),
+        newer.write_version(tmp_path / "after", newer.EXPANDS, newer.INDEXES),
+    ]
+    processes = [newer.Migrating(version, place) for version in versions * 2]
+    assert [process.end() for process in processes] == [""] * 4
+    assert revision_of(place) == f"{int(HEAD) + 2:04d}"
+    assert mood_index(place, tmp_path) == [(True,)]
+
+
+def mood_index(place: Path | str, folder: Path) -> list[tuple[Any, ...]]:
+    """Whether it is valid, where there is such a thing; empty: no index."""
+    if isinstance(place, Path):
+        return outside(place, "SELECT 1 FROM sqlite_master WHERE name = 'videos_by_mood'")
+    query = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('videos_by_mood')"
+    return database_at(place, folder).rows(query)
+
+
+# The rule for revisions
+
+
+def found_in(folder: Path, tmp_path: Path) -> list[str]:
+    return expanding.mistakes(folder, Database(place=server().bare(), folder=tmp_path))
+
+
+def test_every_revision_leaves_the_version_before_at_work_or_says_that_it_does_not(tmp_path: Path) -> None:
+    assert found_in(FOLDER, tmp_path) == []
+    assert found_in(newer.write_version(tmp_path / "next", newer.EXPANDS, newer.INDEXES), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ('op.drop_column("videos", "footage")', "videos.footage is gone"),
+        ('op.alter_column("videos", "prompt", new_column_name="text")', "videos.prompt is gone"),
+        ('op.drop_table("lanes")', "lanes.provider is gone"),
+        (
+            'op.alter_column("videos", "metadata", nullable=False)',
+            "videos.metadata was bytea, null YES, and is bytea, null NO",
+        ),
+        (
+            'op.alter_column("work", "nudged", type_=sa.Text())',
+            "work.nudged was bigint, null NO, and is text, null NO",
+        ),
+        ('op.add_column("work", sa.Column("why", sa.Text(), nullable=False))', "work.why has to be given"),
+        ('op.create_check_constraint("some", "work", "due_at > 0")', "some on work is new"),
+        ('op.create_index("one", "work", ["owner"], unique=True)', "one on work is unique"),
+        ('op.create_index("one", "work", ["owner"])', "one is not built by build_index"),
+        ('op.execute("DROP TRIGGER admin_log_no_update ON admin_log")', "admin_log_no_update on admin_log is another"),
+        ('op.execute("UPDATE videos SET progress = 1")', "changes rows: UPDATE videos SET progress = 1"),
+        (
+            newer.EXPANDS + newer.INDEXES,
+            f"an index on a table that is in use stands alone in its revision, not in {newer.NEXT}_to_come.py",
+        ),
+    ],
+)
+def test_revision_that_would_stop_the_version_before_is_found(tmp_path: Path, body: str, found: str) -> None:
+    assert f"{newer.NEXT}: {found}" in found_in(newer.write_version(tmp_path / "next", body), tmp_path)
+    if found.endswith(("is gone", "has to be given")):
+        assert found_in(newer.write_version(tmp_path / "own", body, beside=newer.NEXT), tmp_path) == []
+
+
+def test_revision_that_says_not_whom_it_leaves_at_work_is_found(tmp_path: Path) -> None:
+    silent = newer.write_version(tmp_path / "silent", newer.EXPANDS)
+    [script] = (silent / "versions").glob(f"{newer.NEXT}*")
+    script.write_text(script.read_text().replace("beside =", "aside ="))
+    assert found_in(silent, tmp_path) == [f"{newer.NEXT}: beside is None, not from {HEAD} to {newer.NEXT}"]
+    older = newer.write_version(tmp_path / "older", newer.EXPANDS, beside="0001")
+    assert found_in(older, tmp_path) == [f"{newer.NEXT}: beside is 0001, not from {HEAD} to {newer.NEXT}"]
+
+
+# Beside traffic, which there is on PostgreSQL alone
+
+
+@contextmanager
+def traffic(url: str) -> Iterator[list[float]]:
+    """Seconds that a look at a hot table and a write to it take, asked again and again meanwhile."""
+    took, over = list[float](), threading.Event()
+
+    def ask() -> None:
+        with closing(psycopg.connect(url, autocommit=True)) as connection:
+            while not over.wait(0.02):
+                begun = time.monotonic()
+                connection.execute("SELECT count(*) FROM videos")
+                connection.execute("UPDATE videos SET progress = progress")
+                took.append(time.monotonic() - begun)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield took
+    finally:
+        over.set()
+        asking.join()
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("lock", ["ACCESS SHARE", "ROW EXCLUSIVE"])
+def test_migration_that_waits_for_somebody_keeps_nobody_else_waiting(tmp_path: Path, lock: str) -> None:
+    url = server().new()
+    version = newer.write_version(tmp_path / "next", newer.EXPANDS, newer.INDEXES)
+    query = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+
+    def waits() -> bool:
+        return database_at(url, tmp_path).rows(query) == [(1,)]
+
+    with closing(psycopg.connect(url)) as slow, traffic(url) as took:
+        slow.execute(f"LOCK TABLE videos IN {lock} MODE".encode())
+        process = newer.Migrating(version, url)
+        for _ in range(2):  # it gives up, and tries again
+            until(waits)
+            until(lambda: not waits())
+        assert not process.is_over
+        assert revision_of(url) == HEAD
+        slow.rollback()
+        assert process.end() == ""
+    assert revision_of(url) == f"{int(HEAD) + 2:04d}"
+    assert 0.5 < max(took) < 5, "the traffic came in the way of it"
+
+
+def test_index_keeps_nobody_waiting_while_it_is_built(tmp_path: Path) -> None:
+    url = server().new()
+    assert newer.migrate(newer.write_version(tmp_path / "next", newer.EXPANDS), url) == ""
+    with closing(psycopg.connect(url)) as slow, traffic(url) as took:
+        # Older than the index, which has to wait for it.
+        slow.execute("UPDATE videos SET progress = progress")
+        process = newer.Migrating(newer.write_version(tmp_path / "after", newer.EXPANDS, newer.INDEXES), url)
+        until(lambda: mood_index(url, tmp_path) == [(False,)])
+        begun = len(took)
+        time.sleep(2)  # longer than a lock is waited for
+        assert len(took) > begun + 10
+        assert mood_index(url, tmp_path) == [(False,)], "it is still being built"
+        slow.rollback()
+        assert process.end() == ""
+    assert mood_index(url, tmp_path) == [(True,)]
+
+
+def test_index_whose_building_was_broken_off_is_built_anew(tmp_path: Path) -> None:
+    url = server().new()
+    assert newer.migrate(newer.write_version(tmp_path / "next", newer.EXPANDS), url) == ""
+    version = newer.write_version(tmp_path / "after", newer.EXPANDS, newer.INDEXES)
+    with closing(psycopg.connect(url)) as slow:
+        slow.execute("UPDATE videos SET progress = progress")
+        process = newer.Migrating(version, url)
+        until(lambda: mood_index(url, tmp_path) == [(False,)])
+        process.kill()
+        database_at(url, tmp_path).rows(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'CREATE INDEX%'"
+        )
+    assert mood_index(url, tmp_path) == [(False,)]
+    assert newer.migrate(version, url) == ""
+    assert mood_index(url, tmp_path) == [(True,)]
 
 
 def test_copy_of_a_database_is_as_good(path: Path, tmp_path: Path) -> None:

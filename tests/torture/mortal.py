@@ -1,5 +1,5 @@
 """
-A server that dies where it is told to: at a write, or at a call to the outside.
+A server that dies where it is told to, or is stopped there: at a write, or at a call to the outside.
 
 Store, transport, fetcher and storage are wrapped before the real server opens them; it knows nothing of it.
 A point is named by what is done, how many times it was done before, and the moment: `send POST fal no.1 before`.
@@ -33,20 +33,22 @@ from proxy.services.housekeeping import keep_house_forever
 from proxy.settings import Settings
 from proxy.store import postgres  # noqa: F401  # the same
 from proxy.store.base import Store, Tx
+from tests.newer import become
 
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
 Step = Callable[[str], None]
-"""Told of a moment; where it is the one, this process ends."""
+"""Told of a moment; where it is the one, this process gets its signal."""
 
 
 class Fate:
-    """Where this process dies, if anywhere; whatever point it comes by is written into `diary`."""
+    """Where this process dies, if anywhere, or gets another signal; what it comes by is written into `diary`."""
 
-    def __init__(self, dies_at: str | None, diary: Path | None) -> None:
+    def __init__(self, dies_at: str | None, diary: Path | None, by: signal.Signals) -> None:
         self._dies_at = dies_at
+        self._by = by
         self._diary = None if diary is None else os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._done = Counter[str]()
 
@@ -60,7 +62,7 @@ class Fate:
         if self._diary is not None:
             os.write(self._diary, f"{point}\n".encode())
         if point == self._dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._by)
 
 
 def name_of(unit: Callable[..., object]) -> str:
@@ -192,6 +194,8 @@ def live(
     dies_at: str | None,
     diary: Path | None,
     hasty: bool,
+    by: signal.Signals,
+    version: Path | None,
 ) -> None:
     """`reelay` with these arguments, in a process of its own."""
     os.chdir(folder)
@@ -201,8 +205,10 @@ def live(
         os.dup2(into, output)
     if hasty:
         _hurry_the_housekeeper()
+    if version is not None:
+        become(version)
     if dies_at is not None or diary is not None:
-        fate = Fate(dies_at, diary)
+        fate = Fate(dies_at, diary, by)
 
         @contextlib.asynccontextmanager
         async def open_mortal_store(settings: Settings) -> AsyncGenerator[Store]:
@@ -232,12 +238,16 @@ def start(
     dies_at: str | None = None,
     diary: Path | None = None,
     hasty: bool = False,
+    by: signal.Signals = signal.SIGKILL,
+    version: Path | None = None,
 ) -> ForkServerProcess:
     """
     A process that need not import anything: hundreds are started, and each would take seconds for it.
 
-    `hasty`: its housekeeper does within seconds what takes others minutes.
+    `hasty`: its housekeeper does within seconds what takes others minutes. `by`: what it gets where it dies;
+    SIGSTOP only stops it there. `version`: whose migrations are its own, where it is of a version to come.
     """
-    process = nursery.Process(target=live, args=(arguments, folder, env, log, dies_at, diary, hasty), daemon=True)
+    arguments_of_live = (arguments, folder, env, log, dies_at, diary, hasty, by, version)
+    process = nursery.Process(target=live, args=arguments_of_live, daemon=True)
     process.start()
     return process
