@@ -101,6 +101,9 @@ class Worker:
     async def _turn_safely(self) -> None:
         try:
             await self._turn()
+        except Overloaded as exc:
+            _log.warning("claim.failed", why=str(exc))
+            await asyncio.sleep(IDLE_S)
         except Exception:  # noqa: BLE001 - a worker that ended here would leave every video where it is
             _log.exception("turn.broke")
             await asyncio.sleep(IDLE_S)
@@ -108,12 +111,7 @@ class Worker:
     async def _turn(self) -> None:
         self._house.due.clear()
         room = min(EACH_TURN, self._most - len(self._under_way))
-        try:
-            taken = await self._claim(room) if room else []
-        except Overloaded as exc:
-            _log.warning("claim.failed", why=str(exc))
-            await asyncio.sleep(IDLE_S)
-            taken = []
+        taken = await self._claim(room) if room else []
         if self._stopping.is_set():
             await self._let_go([claim for claim, _, _ in taken])
             return

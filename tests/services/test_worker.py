@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from structlog.testing import capture_logs
+
+from proxy.core.errors import Overloaded
 from proxy.core.wire import Call, Reply
 from proxy.services.worker import Worker
 from proxy.store import work
@@ -68,6 +71,33 @@ async def test_worker_outlives_a_read_that_breaks(tmp_path: Path, film: bytes) -
                 while await house.states(video_id) != ["running"]:
                     await asyncio.sleep(0.05)
         assert store.breaks == 0
+
+
+class Away(SqliteStore):
+    """Does not answer for a moment, whatever it is asked."""
+
+    times = 0
+
+    async def read_now(self, unit: Callable[[Tx], T]) -> T:
+        if self.times:
+            self.times -= 1
+            raise Overloaded("It is restarted.")
+        return await super().read_now(unit)
+
+
+async def test_database_that_is_away_is_no_mistake_of_ours(tmp_path: Path, film: bytes) -> None:
+    async with rehearse(tmp_path, film, store=Away) as house:
+        store = house.house.store
+        assert isinstance(store, Away)
+        with capture_logs() as told:
+            async with at_work(house):
+                for times in (1, 2):  # whichever look it is that meets it
+                    store.times = times
+                    house.house.due.set()
+                    async with asyncio.timeout(20):
+                        while store.times:
+                            await asyncio.sleep(0.05)
+        assert {line["event"] for line in told if line["log_level"] != "info"} == {"claim.failed"}
 
 
 async def test_end_waits_for_the_answer_of_a_submit(house: Rehearsal) -> None:
