@@ -102,7 +102,7 @@ class Worker:
         try:
             await self._turn()
         except Overloaded as exc:
-            _log.warning("claim.failed", why=str(exc))
+            _log.warning("turn.postponed", why=str(exc))
             await asyncio.sleep(IDLE_S)
         except Exception:  # noqa: BLE001 - a worker that ended here would leave every video where it is
             _log.exception("turn.broke")

@@ -48,7 +48,8 @@ _SETTINGS = " ".join(
     for name, value in {
         # A process that is stopped in the middle of a transaction may not keep others from its rows.
         "idle_in_transaction_session_timeout": "15s",
-        "lock_timeout": "30s",
+        # Nor may who is kept from them keep its connection from others, and its caller waiting.
+        "lock_timeout": "5s",
         "statement_timeout": "60s",
     }.items()
 )
@@ -71,7 +72,7 @@ _WRITE = "BEGIN"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """One snapshot for the whole unit."""
 
-_MET_ANOTHER = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation, errors.LockNotAvailable)
+_MET_ANOTHER = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 _AWAY = (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError)
 """
 The server, its disk or the way there, not what was asked. InternalError is in it for a server that is
@@ -318,8 +319,8 @@ def _looked(job: Job, tx: Tx) -> Outcome:
 
 
 def _may_pass(exc: psycopg.Error) -> bool:
-    """Whether another try may go better: a server that restarts does, a full disk does not."""
-    return not isinstance(exc, errors.DiskFull | errors.OutOfMemory | errors.QueryCanceled)
+    """Whether another try may go better: a server that restarts does, a full disk or a forgotten lock does not."""
+    return not isinstance(exc, errors.DiskFull | errors.OutOfMemory | errors.QueryCanceled | errors.LockNotAvailable)
 
 
 def one_line(exc: BaseException) -> str:

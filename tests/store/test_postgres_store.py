@@ -470,3 +470,23 @@ async def test_name_is_not_erased_under_a_video_that_is_being_accepted(pair: Pai
     assert await accepting == "eu_1"
     await erasing
     assert await pair[0].write(lambda tx: tenants.take_surrogate(tx, "acme", "ann")) is None
+
+
+@pytest.mark.parametrize("lock", ["LOCK TABLE tenants IN ACCESS EXCLUSIVE MODE", "SELECT 1 FROM tenants FOR UPDATE"])
+async def test_lock_that_somebody_forgot_is_waited_for_for_seconds_only(lock: str) -> None:
+    """Who asks is told so while it still listens, and the few connections are free again for what is not locked."""
+    url = server().new()
+    store = PostgresStore(url)
+    await store.open()
+    await with_two_tenants(store)
+    try:
+        with psycopg.connect(url) as owner:
+            owner.execute(lock.encode())
+            begun = time.monotonic()
+            with pytest.raises(Overloaded):
+                await store.write(lambda tx: tenants.take_tenant(tx, "acme"))
+            assert 2 < time.monotonic() - begun < 9
+        assert await store.write(lambda tx: tenants.take_tenant(tx, "acme")) is not None
+    finally:
+        await store.close()
+        server().give_back(url)
