@@ -3,6 +3,7 @@
 import difflib
 import ipaddress
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -228,7 +229,7 @@ class _Reader:
         text = self.text(name)
         if text is None:
             return default
-        if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
             raise ConfigError(f"REELAY_{name} {text!r} is no port")
         return int(text)
 

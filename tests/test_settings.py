@@ -83,6 +83,7 @@ def test_everything_can_be_set() -> None:
         ("PORT", "65536", "REELAY_PORT '65536' is no port"),
         ("PORT", "-1", "REELAY_PORT '-1' is no port"),
         ("PORT", "८०", "is no port"),
+        ("PORT", "9" * 5000, "is no port"),
         ("METRICS_PORT", "http", "REELAY_METRICS_PORT 'http' is no port"),
         ("METRICS_PORT", "8080", "REELAY_METRICS_PORT 8080 is REELAY_PORT too"),
         ("PUBLIC_URL", "videos.example", "REELAY_PUBLIC_URL 'videos.example' is no http or https address"),

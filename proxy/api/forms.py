@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import inspect
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, ParserError, PushMultipartParser
 
 from proxy.api.documents import Meter, collect, decode
 from proxy.core.errors import InvalidType, InvalidValue
@@ -65,15 +65,35 @@ async def read_multipart(boundary: str, body: AsyncIterator[bytes], *, max_bytes
     """Raises PayloadTooLarge without reading on, InvalidValue for a body that is broken or out of bounds."""
     meter, parts = Meter(max_bytes), _Parts()
     try:
-        parser = PushMultipartParser(boundary, max_segment_count=MAX_PARTS)
-        async for chunk in body:
-            meter.count(chunk)
-            if chunk:
-                parts.take(parser.parse(chunk))
+        parser = _Parser(boundary, max_segment_count=MAX_PARTS)
+        async for chunk in _from_its_boundary(boundary, body, meter):
+            parts.take(parser.parse(chunk))
         parser.close()
     except MultipartError as exc:
         raise InvalidValue(f"The multipart body cannot be read: {exc.args[0]}.") from exc
     return Form(fields=nest(parts.leaves), files=tuple(leaf for _, leaf in parts.leaves if not isinstance(leaf, str)))
+
+
+async def _from_its_boundary(boundary: str, body: AsyncIterator[bytes], meter: Meter) -> AsyncIterator[bytes]:
+    """
+    The body in chunks that are not empty, the first of which holds the whole first boundary.
+
+    Nothing may stand before that, which no client of ours sends: whether the parser takes it as the end of
+    a preamble depends on how the network cuts the body.
+    """
+    begins, held = f"\r\n--{boundary}".encode(), b""
+    async for chunk in body:
+        meter.count(chunk)
+        held += chunk
+        if begins and len(held) >= len(begins):
+            if not held.startswith((begins, begins[2:])):
+                raise InvalidValue("The multipart body cannot be read: it does not begin with its boundary.")
+            begins = b""
+        if held and not begins:
+            yield held
+            held = b""
+    if held:
+        yield held
 
 
 async def read_urlencoded(body: AsyncIterator[bytes], *, max_bytes: int) -> Form:
@@ -91,6 +111,17 @@ async def read_urlencoded(body: AsyncIterator[bytes], *, max_bytes: int) -> Form
     for name, text in pairs:
         budget.spend(name, len(text.encode()))
     return Form(fields=nest(pairs))
+
+
+class _Parser(PushMultipartParser):  # type: ignore[misc]  # the library has no types
+    """The library's own looks for a stray line feed, and at the length, only where the network cut a header."""
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if b"\n" in line:
+            raise ParserError("Invalid line break in segment header")
+        if len(line) >= self.max_header_size:
+            raise ParserError("Maximum segment header length exceeded")
+        super()._on_segment_headerline(line)
 
 
 class _TextBudget:

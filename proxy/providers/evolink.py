@@ -195,5 +195,5 @@ def _fault(raw: msgspec.Raw) -> _Fault:
     """Never fails: that something went wrong is known already, only the word for it may be unreadable."""
     try:
         return msgspec.json.decode(raw, type=_Fault | None) or _Fault()
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _Fault(message=f"an error that cannot be read: {bytes(raw)[:200].decode(errors='replace')}")

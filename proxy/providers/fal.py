@@ -260,7 +260,8 @@ def _model_refusal(reply: Reply, details: list[_Detail]) -> SellerError:
     """
     known = sorted((d for d in details if d.type in _MODEL_ERRORS), key=lambda d: _MODEL_ERRORS[d.type] != "moderation")
     first = (known or details)[0]
+    message = first.msg or f"status {reply.status}"
     if not known and reply.status != 422:
-        return default_refusal(reply, first.msg, seller_code=first.type or None)
+        return default_refusal(reply, message, seller_code=first.type or None)
     kind = _MODEL_ERRORS.get(first.type, "invalid_input")
-    return Refusal(kind, first.msg, seller_code=first.type or None, cost_microusd=0 if reply.status >= 500 else None)
+    return Refusal(kind, message, seller_code=first.type or None, cost_microusd=0 if reply.status >= 500 else None)

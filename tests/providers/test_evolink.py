@@ -155,6 +155,13 @@ def test_unreadable_reason_does_not_undo_a_failure(error: Any) -> None:
     assert (caught.value.kind, caught.value.cost_microusd) == ("provider_error", 0)
 
 
+@pytest.mark.parametrize("error", [b'{"message":"\xff"}', b'"\xed\xa0\x80"', b'{"code":"\xc3("}'])
+def test_reason_in_another_encoding_does_not_undo_a_failure(error: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        SELLER.progress(Reply(status=200, headers={}, body=b'{"status":"failed","error":' + error + b"}"))
+    assert (caught.value.kind, caught.value.cost_microusd) == ("provider_error", 0)
+
+
 def test_failed_task_with_a_number_for_a_code_keeps_it() -> None:
     with pytest.raises(Refusal) as caught:
         SELLER.progress(answer({"status": "failed", "error": {"code": 5001}}))

@@ -174,6 +174,11 @@ def test_error_without_words_keeps_its_type() -> None:
         Fal().progress(make_reply(200, {"status": "COMPLETED", "error_type": "internal_error"}))
 
 
+@pytest.mark.parametrize(("status", "details"), [(422, [{}]), (500, [{"type": "generation_timeout"}]), (403, [{}])])
+def test_models_reason_without_words_says_its_status(status: int, details: list[dict[str, str]]) -> None:
+    assert f"status {status}" in str(Fal().verdict(make_reply(status, {"detail": details})))
+
+
 def test_abilities() -> None:
     assert isinstance(Fal(), Cancels)
     assert isinstance(Fal(), Announces)
