@@ -26,7 +26,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MAX_DEPTH = 100
-"""Of lists and mappings inside each other; far beyond that the parser in C overflows its stack, and takes us with it."""
+"""Of lists and mappings inside each other; far beyond that the parser in C overflows its stack and takes us along."""
 MAX_VALUES = 100_000
 """In a file with all aliases put in, of which a few lines may make billions."""
 

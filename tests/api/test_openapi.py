@@ -1,7 +1,6 @@
 """The API's description speaks of the routes that there are."""
 
 import re
-
 from typing import Any
 
 from proxy.api import admin, health, reports, statements, videos

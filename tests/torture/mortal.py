@@ -194,8 +194,8 @@ def live(
     dies_at: str | None,
     diary: Path | None,
     hasty: bool,
-    by: signal.Signals,
-    version: Path | None,
+    by: signal.Signals = signal.SIGKILL,
+    version: Path | None = None,
 ) -> None:
     """`reelay` with these arguments, in a process of its own."""
     os.chdir(folder)
