@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from tests.databases import ENGINES
-from tests.torture import crash_points, lying, random_kills
+from tests.torture import crash_points, lying, random_kills, replicas, surroundings
 from tests.torture.verdict import Tally, table, total
 
 Part = Callable[[Path, str], Awaitable[list[Tally]]]
@@ -19,10 +19,11 @@ Part = Callable[[Path, str], Awaitable[list[Tally]]]
 ROUNDS: Sequence[dict[str, Part]] = (
     {"crash-points": crash_points.torture},
     {"random-kills": random_kills.torture},
-    {"lying": lying.torture},
+    {"lying": lying.torture, "replicas": replicas.torture},
+    {"surroundings": surroundings.torture},
 )
 """What runs side by side: it waits most of the time; the next round begins when all of one is over."""
-ONLY_ON: dict[str, str] = {}
+ONLY_ON = {"replicas": "postgresql"}
 """Parts that have only one engine to be tried on."""
 
 

@@ -437,9 +437,8 @@ async def _retire(stage: Fleet, one: Replica) -> None:
 
 
 async def torture(folder: Path, engine: str) -> list[Tally]:
-    """Nothing on SQLite, which takes one process."""
-    if engine == "sqlite":
-        return []
+    """On PostgreSQL: SQLite takes one process."""
+    assert engine == "postgresql"
     load: list[Callable[[Path], Any]] = [torture_database, torture_deployment]
     *tallies, paused = await asyncio.gather(
         *(one(folder / one.__name__) for one in load), torture_pauses(folder / "pauses", PAUSES)
