@@ -111,7 +111,7 @@ class Folder:
             file.close()
 
     async def delete(self, key: str) -> None:
-        await _door(_unlink, self._path(key))
+        await _door(self._unlink, self._path(key))
 
     async def size(self, key: str) -> int:
         return (await _door(os.stat, self._path(key))).st_size
@@ -126,6 +126,13 @@ class Folder:
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            if self._found and not (self._root / _DRAFTS).is_dir():
+                raise  # it is not the file that is gone
 
     def _files(self) -> Iterator[Listed]:
         for folder, folders, names in os.walk(self._root):

@@ -15,7 +15,7 @@ from proxy.core.errors import ReelayError
 from proxy.core.video import Spec
 from proxy.policy.health import LATE_US, Health, Standing, outcome_of
 from proxy.policy.pace import AUTO, Histogram, Learned, read_histogram, times_of
-from proxy.store import health
+from proxy.store import health, moments
 from proxy.store.base import Store, Tx
 from proxy.store.health import TimesKey
 
@@ -77,6 +77,9 @@ class Pulse:
     async def beat(self) -> None:
         """Tells what happened here, and hears what happened elsewhere."""
         await self._tell()
+        if not self._store.alone:
+            # One that started after a clock was set forward is ahead of those that had started before.
+            self._store.not_before(await self._store.read(moments.latest))
         now = self._clock()
         since = max(now - MEMORY_US, self._heard_at - LATE_US)
         for outcome in await self._store.read(lambda tx: health.outcomes_since(tx, since)):

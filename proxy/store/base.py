@@ -170,6 +170,10 @@ class Store(Protocol):
         """By how much `clock` is ahead of the clock that it follows, for that was set; below zero: behind it."""
         ...
 
+    def not_before(self, at_us: int) -> None:
+        """Somebody has seen that moment already: `clock` goes on from there."""
+        ...
+
     alone: bool
     """Whether one process serves this database at a time, so that whoever held a lease at its start is gone."""
 

@@ -24,6 +24,9 @@ class Counted:
     def ahead_us(self) -> int:
         return self._store.ahead_us
 
+    def not_before(self, at_us: int) -> None:
+        self._store.not_before(at_us)
+
     async def write(self, unit: Callable[[Tx], T]) -> T:
         with self._watched():
             return await self._store.write(unit)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import func, select
 
+from proxy.store import settlements
 from proxy.store.base import Statement, Tx
 from proxy.store.tables import attempts, closings, ledger_transactions
 
@@ -14,4 +15,6 @@ _LATEST = [
 
 def latest(tx: Tx) -> int:
     """Microseconds; 0 where nothing has happened yet."""
-    return max(int(value or 0) for statement in _LATEST for (value,) in tx.rows(statement))
+    seen = [int(value or 0) for statement in _LATEST for (value,) in tx.rows(statement)]
+    # What was written before then would be missing from the sums of its day.
+    return max(*seen, settlements.folded_until(tx))

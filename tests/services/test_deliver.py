@@ -10,6 +10,7 @@ from proxy.core.errors import CommitUnknown, LeaseLost, Overloaded
 from proxy.core.wire import Call, Reply
 from proxy.outside.assets import FileUnavailable
 from proxy.services.deliver import LONGEST_PAUSE_S, deliver
+from proxy.services.housekeeping import keep_house
 from proxy.services.watch import attend
 from proxy.store.base import Tx
 from proxy.store.sqlite import SqliteStore
@@ -160,6 +161,22 @@ async def test_film_waits_in_its_place_for_a_database_that_is_full(tmp_path: Pat
         assert (await house.video(video_id)).status == "completed"
         assert house.fetcher.opened == 1
         assert len(list((tmp_path / "videos").rglob("*.mp4"))) == 1
+
+
+async def test_film_that_was_deleted_while_its_folder_was_away_goes_when_that_is_back(
+    house: Rehearsal, tmp_path: Path
+) -> None:
+    _finished(house)
+    video_id = await house.accept()
+    await house.run(20)
+    folder, away = tmp_path / "videos", tmp_path / "away"
+    folder.rename(away)
+    assert await house.delete(video_id)
+    away.rename(folder)
+    assert len(list(folder.rglob("*.mp4"))) == 1
+    kept = await keep_house(house.house.store, house.house.storage, house.house.rules.retention)
+    assert (kept.files, kept.files_stuck) == (1, 0)
+    assert list(folder.rglob("*.mp4")) == []
 
 
 class LostAnswer(SqliteStore):

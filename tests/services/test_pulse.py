@@ -9,10 +9,12 @@ import pytest
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Overloaded
 from proxy.services.pulse import RELEARN_US, Pulse
-from proxy.store import health
+from proxy.store import health, statements
 from proxy.store.base import Tx
+from proxy.store.postgres import PostgresStore
 from proxy.store.sqlite import SqliteStore
-from tests.databases import Database, file_in
+from proxy.store.statements import Closing
+from tests.databases import Database, file_in, server
 from tests.policy.policies import make_offer, make_spec
 from tests.services.rehearsal import Clock
 from tests.store.rows import make_attempt
@@ -150,3 +152,21 @@ async def test_what_could_not_be_told_is_told_later(tmp_path: Path) -> None:
     (told,) = await store.read(lambda tx: health.outcomes_since(tx, 0))
     assert (told.offer, told.part, told.good) == (OFFER.id, "submit", False)
     await store.close()
+
+
+async def test_processes_agree_on_the_time_though_one_started_after_the_clock_was_set_forward() -> None:
+    """Else one would sum up days that the other still writes into."""
+    url = server().new()
+    early, late = PostgresStore(url), PostgresStore(url)
+    for store in (early, late):
+        await store.open()
+    late.not_before(early.clock() + 3600 * SECOND_US)
+    await late.write(
+        lambda tx: statements.insert_closing(tx, Closing(month="2026-10", ends_at=1, closed_at=tx.now_us, actor="cli"))
+    )
+    assert early.clock() < late.clock() - 3000 * SECOND_US
+    await Pulse(early, early.clock).beat()
+    assert abs(early.clock() - late.clock()) < 60 * SECOND_US
+    for store in (early, late):
+        await store.close()
+    server().give_back(url)

@@ -1,6 +1,6 @@
 """The latest moment that a database knows of."""
 
-from proxy.store import ledger, moments, statements
+from proxy.store import ledger, moments, settlements, statements
 from proxy.store.base import Store
 from proxy.store.statements import Closing
 from tests.store.rows import AT, add_attempts, add_videos, make_attempt, make_entry, make_video
@@ -19,3 +19,5 @@ async def test_latest_is_what_was_sent_settled_or_closed_last(store: Store) -> N
     closing = Closing(month="2026-10", ends_at=AT - 5, closed_at=AT + 3, actor="cli")
     await store.write(lambda tx: statements.insert_closing(tx, closing))
     assert await store.read(moments.latest) == AT + 3
+    await store.write(lambda tx: settlements.fold(tx, until=AT + 4))
+    assert await store.read(moments.latest) == AT + 4

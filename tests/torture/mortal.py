@@ -85,6 +85,9 @@ class MortalStore:
     def ahead_us(self) -> int:
         return self._store.ahead_us
 
+    def not_before(self, at_us: int) -> None:
+        self._store.not_before(at_us)
+
     async def write(self, unit: Callable[[Tx], T]) -> T:
         step = self._fate.step(f"write {name_of(unit)}")
 

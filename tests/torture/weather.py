@@ -4,6 +4,7 @@ A server in bad weather: its machine's clock is wrong, and its disk fills up at 
 It is told by files in its folder, and knows nothing of it; `mortal` wraps in the same way.
 """
 
+import functools
 import os
 import resource
 from multiprocessing.context import ForkServerProcess
@@ -15,6 +16,8 @@ from proxy.core.account import Account
 from proxy.core.clock import SECOND_US, system_clock
 from proxy.core.wire import Call, Reply
 from proxy.outside.transport import Transport
+from proxy.services import folding, worker
+from proxy.services.housekeeping import keep_house_forever
 from proxy.store import sqlite
 from tests.torture import mortal
 
@@ -54,11 +57,14 @@ def live(arguments: list[str], folder: Path, env: dict[str, str], log: Path, has
     """`reelay` with these arguments, in a process of its own."""
     vars(sqlite).update(system_clock=wrong_clock)
     vars(app).update(Transport=UnluckyTransport)
-    mortal.live(arguments, folder, env, log, None, None, hasty)
+    if hasty:
+        vars(folding).update(SETTLED_US=5 * SECOND_US)
+        vars(worker).update(keep_house_forever=functools.partial(keep_house_forever, every_s=2.0))
+    mortal.live(arguments, folder, env, log, dies_at=None, diary=None, hasty=False)
 
 
 def start(arguments: list[str], folder: Path, env: dict[str, str], log: Path, *, hasty: bool) -> ForkServerProcess:
-    """As `mortal.start`."""
+    """As `mortal.start`; but days are summed up of what no transaction under way can still write before."""
     told: tuple[Any, ...] = (arguments, folder, env, log, hasty)
     process = mortal.nursery.Process(target=live, args=told, daemon=True)
     process.start()
