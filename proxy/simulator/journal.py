@@ -1,6 +1,6 @@
-"""What came to the sellers' doors: the last requests, how many at once, keys where none belong."""
+"""What came to the sellers' doors: the last requests, how many in all and at once, keys where none belong."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +18,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._kept: dict[str, deque[tuple[Asked, int]]] = {}
+        self._asked: dict[str, Counter[str]] = {}
         self._open: dict[str, int] = {}
         self._peak: dict[str, int] = {}
         self.files_saw_key = 0
@@ -25,6 +26,7 @@ class Journal:
 
     def clear(self) -> None:
         self._kept.clear()
+        self._asked.clear()
         self._peak = dict(self._open)
         self.files_saw_key = 0
 
@@ -43,7 +45,9 @@ class Journal:
         kept = self._kept.get(seller)
         if kept is None:
             kept = self._kept[seller] = deque(maxlen=KEPT)
+            self._asked[seller] = Counter()
         kept.append((asked, status))
+        self._asked[seller][asked.method] += 1
 
     def read(self, seller: str | None, *, last: int) -> dict[str, Any]:
         """The last requests of one seller or of all, oldest first."""
@@ -53,6 +57,7 @@ class Journal:
         ]
         return {
             "requests": shown,
+            "asked": {name: dict(methods) for name, methods in self._asked.items()},
             "concurrent": dict(self._open),
             "peak_concurrent": dict(self._peak),
             "files_saw_key": self.files_saw_key,

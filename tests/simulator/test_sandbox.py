@@ -131,6 +131,7 @@ async def test_requests_are_remembered_without_keys(shopper: Shopper) -> None:
     assert one[0]["body"]["quality"] == "720p"
     assert one[0]["status"] == 200
     assert seen.json()["peak_concurrent"]["evolink"] == 1
+    assert seen.json()["asked"]["evolink"] == {"POST": 1}
 
 
 async def test_books_can_be_emptied(shopper: Shopper) -> None:
