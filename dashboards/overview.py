@@ -307,6 +307,17 @@ WORK = (
         ((latest("reelay_breaker_state", JOB, "offer"), "{{offer}}"),),
     ),
     Panel(
+        "Retries put off",
+        "Calls per minute that were to be made again but had to wait: so many fail that more would be a storm.",
+        "cpm",
+        (
+            (
+                rate("reelay_retries_put_off_total", PROVIDER, "provider, operation", per_s=60),
+                "{{provider}} {{operation}}",
+            ),
+        ),
+    ),
+    Panel(
         "Poll lag",
         "How long after their due time polls begin; when it grows, the workers are behind.",
         "s",

@@ -50,6 +50,8 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     """The attempt before it, where this is a fallback."""
     beside: Attempt | None
     """An earlier attempt that may have bought too."""
+    again: bool
+    """Whether the video had to wait for it."""
 
 
 End = Accepted | Done | Refusal | OutcomeUnknown
@@ -64,17 +66,22 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """To be sent; or changed instead; or nothing for the moment."""
     orphans: tuple[Attempt, ...] = ()
     """Attempts whose process died, as they are now."""
+    put_off: tuple[str, ...] = ()
+    """Providers that may not be asked again just now."""
 
 
 async def advance(house: House, claim: Claim) -> None:
     """One step of a video that is due: submits, waits, or gives up. Raises LeaseLost."""
     step = await house.store.write(lambda tx: _next(tx, house, claim))
     note(house, step.video, *step.orphans)
+    for provider in step.put_off:
+        house.metrics.put_off(provider=provider, operation="submit")
     if isinstance(step.what, Moved):
         tell(house, step.video, step.what)
     elif step.what is not None:
-        house.pulse.probing(step.what.candidate.offer, house.clock())
         end = await _submit(house, step.what)
+        if step.what.again and _is_answer(end):
+            house.retrying.went_well(step.what.candidate.provider, "submit")
         await _record(house, step.what, claim, end)
 
 
@@ -85,17 +92,22 @@ def _next(tx: Tx, house: House, claim: Claim) -> Step:
     before = videos.attempts_of(tx, video.id)
     attempts = [_orphan(tx, house, attempt) for attempt in before]
     orphans = tuple(now for was, now in zip(before, attempts, strict=True) if was is not now)
-    return Step(video=video, what=_step(tx, house, video, attempts, claim), orphans=orphans)
+    put_off: list[str] = []
+    what = _step(tx, house, video, attempts, claim, put_off)
+    return Step(video=video, what=what, orphans=orphans, put_off=tuple(put_off))
 
 
-def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Claim) -> Send | Moved | None:
+def _step(
+    tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Claim, put_off: list[str]
+) -> Send | Moved | None:
     if not video.live:
         return _tidy(tx, video, attempts, claim)
     plan, full = video.read_plan(), list[str]()
-    health = _health(house, plan)
+    again = _has_waited(video, attempts, claim)
     lanes.lock(tx, house, [candidate.provider for candidate in plan.candidates])
     while True:
         kept = [candidate for candidate in plan.candidates if candidate.provider not in full]
+        health = _health(house, plan)
         step = next_step(
             kept,
             plan.fallback,
@@ -104,13 +116,20 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
             deadline_us=video.deadline_at,
             health=health,
         )
-        if not isinstance(step, Try) or _admitted(tx, house, video, step.candidate.provider):
+        if not isinstance(step, Try):
             break
-        full.append(step.candidate.provider)
+        provider, offer = step.candidate.provider, step.candidate.offer
+        if not _admitted(tx, house, video, provider):
+            full.append(provider)
+        elif not house.retrying.take(provider, "submit", again=again):
+            full.append(provider)
+            put_off.append(provider)
+        elif offer not in health or house.pulse.probing(offer, tx.now_us):
+            break
     # Where somebody who has room can be asked, or something else is waited for, a place would keep others out.
     lanes.wait_at(tx, video, [] if isinstance(step, Try) else full)
     if isinstance(step, Try):
-        return _begin(tx, house, video, attempts, step.candidate, claim)
+        return _begin(tx, house, video, attempts, step.candidate, claim, again=again)
     if full:
         work.again(tx, claim, step.until_us if isinstance(step, Wait) else video.deadline_at)
         return None
@@ -118,6 +137,18 @@ def _step(tx: Tx, house: House, video: Video, attempts: list[Attempt], claim: Cl
         work.again(tx, claim, step.until_us)
         return None
     return give_up(tx, video, step.code, step.message)
+
+
+def _has_waited(video: Video, attempts: list[Attempt], claim: Claim) -> bool:
+    """Whether this was due later than it came up: for a pause, for a place, or for a seller to be well again."""
+    return claim.due_at > max([video.created_at, *(attempt.ended_at or 0 for attempt in attempts)])
+
+
+def _is_answer(end: "End") -> bool:
+    """Whether the seller is there and takes orders, be it not this one."""
+    return isinstance(end, Accepted | Done) or (
+        isinstance(end, Refusal) and end.kind in {"invalid_input", "moderation"}
+    )
 
 
 def _health(house: House, plan: Plan) -> dict[str, Health]:
@@ -187,7 +218,7 @@ def give_up(tx: Tx, video: Video, code: str, message: str, *, cancelled: bool = 
 
 
 def _begin(
-    tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim
+    tx: Tx, house: House, video: Video, attempts: list[Attempt], candidate: Candidate, claim: Claim, *, again: bool
 ) -> Send | None:
     attempt = drafted(video.id, len(attempts) + 1, candidate, at=tx.now_us)
     if _is_doubtful(house, video, attempts, candidate.offer):
@@ -220,6 +251,7 @@ def _begin(
         order=_order(tx, house, video, attempt, candidate, desk[0]),
         instead_of=attempts[-1] if attempts else None,
         beside=next((one for one in attempts if one.state in {"unknown", "lost"}), None),
+        again=again,
     )
 
 

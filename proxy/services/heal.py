@@ -10,6 +10,7 @@ from proxy.core.attempt import Accepted, Attempt, Result
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import Garbled, SellerError
 from proxy.policy.fallback import FIND_AT_S
+from proxy.policy.retries import put_off_us
 from proxy.providers.base import Adapter, Finds
 from proxy.services import settle
 from proxy.services.due import wake
@@ -99,7 +100,13 @@ async def look_for(house: House, claim: Claim, attempt: Attempt) -> None:
         return
     answer: Accepted | SellerError | None = Garbled("nobody can ask this provider just now")
     if desk is not None and isinstance(desk[1], Finds):
+        asked = (attempt.video_id, attempt.number)
+        if not house.retrying.take_about(asked, attempt.provider, "find"):
+            house.metrics.put_off(provider=attempt.provider, operation="find")
+            await house.store.write(lambda tx: work.again(tx, claim, tx.now_us + put_off_us(house.chance())))
+            return
         answer = await _find(house, desk[0], desk[1], desk[1], attempt)
+        house.retrying.heard_about(asked, attempt.provider, "find", well=not isinstance(answer, SellerError))
     video, moved = await house.store.write(lambda tx: _keep_found(tx, house, claim, attempt.number, answer))
     tell(house, video, moved)
     house.due.set()

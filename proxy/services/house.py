@@ -16,6 +16,7 @@ from proxy.policy.overrides import lay_over
 from proxy.policy.rules import Rules
 from proxy.providers.base import Adapter, Polls
 from proxy.services.pulse import Pulse
+from proxy.services.retrying import Retrying
 from proxy.services.waiting import Waiting
 from proxy.store.base import Store
 from proxy.telemetry.metrics import Metrics
@@ -93,6 +94,7 @@ class House:
         """Set once the end was asked for: nothing new is accepted or begun."""
         self.pulse = Pulse(store, clock)
         """How sellers did lately."""
+        self.retrying = Retrying(clock)
         self.due = asyncio.Event()
         """A hint that something became due just now in this process."""
         self.waiting = Waiting(store)

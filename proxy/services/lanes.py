@@ -1,5 +1,5 @@
 """
-Providers that take `max_in_flight` attempts at once: a video goes there if there is room, or waits for its turn.
+Where videos wait for a provider: for one of its `max_in_flight` places, or for leave to ask it again.
 
 The turn is the tenant's with the fewest there, so that one who asks for much keeps nobody out.
 """
@@ -14,8 +14,6 @@ from proxy.store.base import Tx
 from proxy.store.lanes import Place
 from proxy.store.videos import Video
 
-_EVERYBODY = 1_000_000_000
-
 
 def lock(tx: Tx, house: House, providers: Iterable[str]) -> None:
     """Nobody else counts at those of these that are limited until this unit is kept; in one order for everybody."""
@@ -29,7 +27,8 @@ def admitted(tx: Tx, account: Account, video: Video) -> bool:
     """Whether the video may be sent there in this unit; exact, also beside other processes, where it is locked."""
     if account.max_in_flight is None:
         return True
-    return video.id in _next(tx, account.name, account.max_in_flight, _newcomer(tx, video))
+    free = account.max_in_flight - lanes.count(tx, account.name)
+    return video.id in _next(tx, account.name, free, _newcomer(tx, video))
 
 
 def wait_at(tx: Tx, video: Video, providers: Collection[str]) -> None:
@@ -42,25 +41,30 @@ def wait_at(tx: Tx, video: Video, providers: Collection[str]) -> None:
 
 
 async def usher(house: House) -> None:
-    """Wakes whoever may go now; all of them at a provider that is not limited any more."""
+    """Wakes whoever may go now: as many as there are places for, and no more than may ask again."""
     waited_for = await house.store.read(lanes.waited_for)
     for provider in waited_for:
         account = house.rules.accounts.get(provider)
         most = None if account is None else account.max_in_flight
+        room = house.retrying.room(provider, "submit")
         called = await house.store.read(
-            lambda tx, provider=provider, most=most: _next(tx, provider, _EVERYBODY if most is None else most)  # type: ignore[misc]  # the defaults bind the loop's values
+            lambda tx, provider=provider, most=most, room=room: _called(tx, provider, most, room)  # type: ignore[misc]  # the defaults bind the loop's values
         )
         if called:
             await house.store.write(lambda tx, called=called: _wake(tx, called))  # type: ignore[misc]  # the same
             house.due.set()
 
 
+def _called(tx: Tx, provider: str, most: int | None, room: int) -> list[str]:
+    free = room if most is None else min(room, most - lanes.count(tx, provider))
+    return _next(tx, provider, free)
+
+
 def _newcomer(tx: Tx, video: Video) -> Waiting:
     return Waiting(tenant=video.tenant_id, since=tx.now_us, video_id=video.id)
 
 
-def _next(tx: Tx, provider: str, most: int, newcomer: Waiting | None = None) -> list[str]:
-    free = most - lanes.count(tx, provider)
+def _next(tx: Tx, provider: str, free: int, newcomer: Waiting | None = None) -> list[str]:
     if free <= 0:
         return []
     waiting = {

@@ -5,6 +5,7 @@ What happens in this process counts here at once. The rest is at most two beats 
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import structlog
@@ -36,6 +37,8 @@ class Pulse:
         self._clock = clock
         self.health: dict[str, Health] = {}
         """By offer; one that is not there is well."""
+        self._changing = threading.Lock()
+        """Held while `health` is changed: probes are begun in threads of the store."""
         self.times = Learned({}, 0)
         self._heard_at = 0
         self._learned_at = 0
@@ -54,11 +57,20 @@ class Pulse:
             key = (attempt.offer, spec.resolution, AUTO if spec.seconds is None else spec.seconds, part)
             self._samples[key] = self._samples.get(key, Histogram()).add(seconds, now)
 
-    def probing(self, offer: str, now_us: int) -> None:
-        """A request goes there now; where the offer is not well, no other follows for a while."""
-        known = self.health.get(offer)
-        if known is not None:
+    def probing(self, offer: str, now_us: int) -> bool:
+        """
+        Whether a request may go there now; where the offer is not well, no other may for a while then.
+
+        To be asked in the unit that writes the request down: of many units that are kept together one goes.
+        """
+        with self._changing:
+            known = self.health.get(offer)
+            if known is None:
+                return True
+            if known.standing(now_us).free_at > now_us:
+                return False
             self.health[offer] = known.probing(now_us)
+            return True
 
     def standing(self, offer: str) -> Standing:
         return self.health.get(offer, Health()).standing(self._clock())
@@ -105,7 +117,8 @@ class Pulse:
         self._learned_at = now
 
     def _hear(self, outcome: Outcome) -> None:
-        self.health[outcome.offer] = self.health.get(outcome.offer, Health()).heard(outcome)
+        with self._changing:
+            self.health[outcome.offer] = self.health.get(outcome.offer, Health()).heard(outcome)
 
 
 def _keep(tx: Tx, fresh: Sequence[Outcome], samples: dict[TimesKey, Histogram]) -> None:

@@ -18,6 +18,7 @@ from proxy.core.errors import LeaseLost, Refusal, SellerError
 from proxy.core.offer import Candidate
 from proxy.core.wire import without_nul
 from proxy.policy.fallback import GiveUp, next_step, poll_interval_s
+from proxy.policy.retries import put_off_us
 from proxy.providers.base import Adapter, Announces, Cancels
 from proxy.services import settle
 from proxy.services.asking import POLL_TIMEOUT_S, Answer, Missing, progress_of, word_for
@@ -106,11 +107,18 @@ async def _poll(house: House, claim: Claim, video: Video, attempt: Attempt) -> A
     if now < house.pace.get(attempt.provider, 0):
         await _again(house, claim, house.pace[attempt.provider] + int(house.chance() * SECOND_US))
         return None
+    asked = (attempt.video_id, attempt.number)
+    if not house.retrying.take_about(asked, attempt.provider, "poll"):
+        house.metrics.put_off(provider=attempt.provider, operation="poll")
+        await _again(house, claim, now + put_off_us(house.chance()))
+        return None
     house.metrics.poll_lag(provider=attempt.provider, seconds=max(0, now - claim.due_at) / SECOND_US)
     account, adapter = desk
     if not video.live and attempt.cancel_asked_at is None and isinstance(adapter, Cancels):
         attempt = await _ask_to_stop(house, claim, account, adapter, attempt)
     answer = await progress_of(house, account, adapter, attempt)
+    well = isinstance(answer, Progress | Refusal | Missing)
+    house.retrying.heard_about(asked, attempt.provider, "poll", well=well)
     return await _act(house, claim, video, attempt, answer)
 
 

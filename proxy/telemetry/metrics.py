@@ -35,6 +35,7 @@ VIDEO_BUCKETS_S: Final = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0,
 
 Strategy = Literal["cheapest", "fastest", "balanced", "ordered", "weighted"]
 Exchange = Literal["submit", "poll", "fetch", "cancel", "find"]
+Repeated = Literal["submit", "poll", "find"]
 ExchangeOutcome = Literal["ok", FailureKind, "unknown", "garbled", "not_sent", "interrupted", "lost"]
 FallbackReason = Literal[
     "throttled",
@@ -356,6 +357,13 @@ class Metrics:
             at_most=2,
             sheds=(),
         )
+        self._put_off = self._counters(
+            "reelay_retries_put_off_total",
+            "Submits, polls and asks for lost orders that were to be made again and had to wait for leave, each time.",
+            {"provider": providers, "operation": named(Repeated)},
+            at_most=50,
+            sheds=("provider",),
+        )
         self._lease_lost = Counter(
             "reelay_job_lease_lost_total",
             "State changes given up because another worker held the work by then, counted at the refusal.",
@@ -544,6 +552,10 @@ class Metrics:
     def store_failed(self, *, store: Store) -> None:
         """It was full, locked, away or broken."""
         self._store_errors.child(store).inc()
+
+    def put_off(self, *, provider: str, operation: str) -> None:
+        """`operation` as in Repeated."""
+        self._put_off.child(provider, operation).inc()
 
     def lease_lost(self) -> None:
         self._lease_lost.inc()

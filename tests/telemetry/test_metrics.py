@@ -24,6 +24,7 @@ from proxy.telemetry.metrics import (
     Gauges,
     LimitReason,
     Metrics,
+    Repeated,
     Strategy,
     VideoOutcome,
 )
@@ -203,11 +204,14 @@ def test_a_request_that_a_limit_refused_counts_by_whose_limit_it_is(reason: str)
     }
 
 
-def test_a_late_poll_a_lost_lease_and_a_callback_count() -> None:
+def test_a_late_poll_one_put_off_a_lost_lease_and_a_callback_count() -> None:
     metrics = make_metrics()
     assert moved(metrics, lambda: metrics.poll_lag(provider="provider-0", seconds=0.125)) == {
         "reelay_poll_lag_seconds_count{provider=provider-0}": 1,
         "reelay_poll_lag_seconds_sum{provider=provider-0}": 0.125,
+    }
+    assert moved(metrics, lambda: metrics.put_off(provider="provider-0", operation="poll")) == {
+        "reelay_retries_put_off_total{operation=poll,provider=provider-0}": 1
     }
     assert moved(metrics, metrics.lease_lost) == {"reelay_job_lease_lost_total{}": 1}
     assert moved(metrics, lambda: metrics.callbacks(provider="provider-0", outcome="healed")) == {
@@ -376,6 +380,7 @@ def send_strangers(metrics: Metrics, *, many: int) -> None:
         metrics.cost_differs(provider=f"made-up-{i}")
         metrics.poll_lag(provider=f"made-up-{i}", seconds=0.1)
         metrics.callbacks(provider=f"made-up-{i}", outcome=f"made-up-{i}")
+        metrics.put_off(provider=f"made-up-{i}", operation=f"made-up-{i}")
     made_up = {f"made-up-{i}": 1 for i in range(many)}
     metrics.snapshot(
         make_gauges(
@@ -425,6 +430,8 @@ def saturate_providers(metrics: Metrics, providers: list[str], models: list[str]
         metrics.seller_cost(provider=provider, model=model, outcome=outcome, microusd=1)
     for provider in providers:
         metrics.cost_differs(provider=provider)
+    for provider, operation in product(providers, words(Repeated)):
+        metrics.put_off(provider=provider, operation=operation)
     for provider, outcome in product(providers, words(CallbackOutcome)):
         metrics.callbacks(provider=provider, outcome=outcome)
 
