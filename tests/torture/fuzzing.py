@@ -1,0 +1,124 @@
+"""Whatever comes in, only typed errors come out: of the API, and of every place that reads what strangers send."""
+
+import asyncio
+import multiprocessing
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.databases import ENGINES, choose
+from tests.torture.strangers import Stranger, films_of, furnish
+from tests.torture.surfaces import SURFACES, Surface
+from tests.torture.verdict import Tally
+from tests.whole.company import Team, open_company
+from tests.whole.stage import KEY
+
+SURFACE_S = 15.0
+"""For each surface, all of them beside the API."""
+COVER_S, FUZZ_S = 40.0, 45.0
+"""For each key, at the API."""
+EXAMPLES = 100
+"""At a surface, from one seed."""
+MOST_GROWTH_BYTES = 300 << 20
+"""Of the memory that a surface takes."""
+
+
+async def torture(folder: Path, engine: str) -> list[Tally]:
+    """What reads no database is fuzzed beside the first engine alone."""
+    first_seed = int(time.time())
+    print(f"fuzzing ({engine}) from seed {first_seed}", flush=True)
+    surfaces = SURFACES if engine == ENGINES[0] else ()
+    api, *others = await asyncio.gather(
+        _fuzz_api(folder, engine, first_seed),
+        *([asyncio.to_thread(_fuzz_surfaces, surfaces, first_seed)] if surfaces else []),
+    )
+    return [*api, *(tally for tallies in others for tally in tallies)]
+
+
+async def _fuzz_api(folder: Path, engine: str, first_seed: int) -> list[Tally]:
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    choose(engine, folder)
+    tallies = []
+    async with open_company(folder) as shop:
+        world = await furnish(shop)
+        admin = Team(id="default", name="an admin", key=KEY, client=shop.client)
+        for team in (admin, await shop.found("a tenant", "videos", "reports")):
+            stranger = Stranger(world, team, await films_of(team))
+            stranger.tally.fault += f" ({engine})"
+            await asyncio.to_thread(stranger.cover, seconds=COVER_S)
+            await asyncio.to_thread(stranger.fuzz, first_seed, examples=20, seconds=FUZZ_S)
+            code, doubts, _ = await shop.cli("audit")
+            stranger.tally.differences += [f"audit: {doubts.strip()}"] if code else []
+            tallies.append(stranger.tally)
+    return tallies
+
+
+def _fuzz_surfaces(surfaces: tuple[Surface, ...], first_seed: int) -> list[Tally]:
+    """In another process: libraries in C read films and rules, and may take theirs with them."""
+    tallies = []
+    pool = _another_process()
+    for number, surface in enumerate(surfaces):
+        try:
+            tallies.append(pool.submit(fuzz_for, number, SURFACE_S, first_seed).result())
+        except BrokenProcessPool:
+            died = f"from seed {first_seed}: it took the process with it"
+            tallies.append(Tally(fault=f"fuzzed: {surface.name}", tries=1, differences=[died]))
+            pool = _another_process()
+    pool.shutdown()
+    return tallies
+
+
+def _another_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def fuzz_for(number: int, seconds: float, first_seed: int) -> Tally:
+    """The surface of this number, from one seed after the other until the time is over or something came out."""
+    surface, over = SURFACES[number], time.monotonic() + seconds
+    tally = fuzz(surface, examples=EXAMPLES, start=first_seed)
+    before = _most_memory_bytes()
+    while tally.is_clean and time.monotonic() < over:
+        first_seed += 1
+        tally.add(fuzz(surface, examples=EXAMPLES, start=first_seed))
+    growth = _most_memory_bytes() - before
+    if growth > MOST_GROWTH_BYTES:
+        tally.differences.append(f"up to seed {first_seed}: it took {growth >> 20} MiB")
+    return tally
+
+
+def _most_memory_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def fuzz(surface: Surface, *, examples: int, start: int) -> Tally:
+    """So many examples at random from this seed; the first that fails, made as small as it can be."""
+    tally = Tally(fault=f"fuzzed: {surface.name}")
+
+    @seed(start)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @given(surface.sent)
+    def take(example: object) -> None:
+        tally.tries += 1
+        try:
+            surface.take(example)
+        except Exception as exc:
+            exc.add_note(f"{example!r:.1000}")
+            raise
+
+    try:
+        take()
+    except Exception as exc:  # noqa: BLE001  # whatever comes out that should not is what is looked for
+        said = f"{type(exc).__name__}: {exc} {' '.join(getattr(exc, '__notes__', ()))}"
+        tally.differences.append(f"seed {start}: {' '.join(said.split())[:1500]}")
+    return tally
