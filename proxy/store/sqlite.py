@@ -34,6 +34,9 @@ _NETWORK_FUSES = tuple(
     f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "s3fs", "rclone", "gcsfuse", "juicefs")
 )
 
+LOG_KEPT_BYTES = 16 * 1024 * 1024
+"""Of the write-ahead log on the disk: several times what it grows to between two foldings into the file."""
+
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY})
 """What the disk does to a unit, as opposed to what the unit did."""
 
@@ -180,6 +183,8 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     # Without it INSERT OR REPLACE would get past the triggers that keep the ledger append-only.
     connection.execute("PRAGMA recursive_triggers=ON")
     connection.execute("PRAGMA temp_store=MEMORY")
+    # Who reads one state for long makes the log grow; without it the disk would never get that room back.
+    connection.execute(f"PRAGMA journal_size_limit={LOG_KEPT_BYTES}")
     connection.execute("PRAGMA cache_size=-16000")
     if query_only:
         connection.execute("PRAGMA query_only=ON")

@@ -18,6 +18,7 @@ from proxy.store import tenants, work
 from proxy.store.base import Statement, Tx
 from proxy.store.gathering import GROUP_MAX, QUEUE_MAX
 from proxy.store.sqlite import (
+    LOG_KEPT_BYTES,
     FileLock,
     SqliteStore,
     connect,
@@ -498,3 +499,22 @@ def test_network_file_system_is_refused_by_name(path: str) -> None:
 @pytest.mark.parametrize("path", ["/data", "/mnt/share/local", "/var/lib/reelay"])
 def test_local_file_system_will_do(path: str) -> None:
     refuse_network_file_system(Path(path), MOUNTS)
+
+
+async def test_log_that_a_long_reader_made_grow_is_cut_once_that_has_gone(store: SqliteStore, path: Path) -> None:
+    """While somebody reads an old state, nothing can be folded into the file; the disk gets its room back after."""
+
+    async def write(value: str) -> None:
+        await store.write(lambda tx: tenants.put_fact(tx, "large", value))
+
+    log = path.with_name(path.name + "-wal")
+    await store.write(lambda tx: tenants.set_fact(tx, "large", ""))
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM facts").fetchall()
+        for number in range(20):
+            await write(chr(97 + number) * 1024 * 1024)
+        assert log.stat().st_size > 20 * 1024 * 1024
+    for number in range(3):
+        await write(str(number))
+    assert log.stat().st_size <= LOG_KEPT_BYTES

@@ -25,7 +25,7 @@ import httpx
 import msgspec
 import psycopg
 
-from tests.databases import whole_in
+from tests.databases import server, whole_in
 from tests.torture import weather
 from tests.torture.crash_points import rules
 from tests.torture.revived import Order, Revived
@@ -370,6 +370,8 @@ def _of_its_database_server() -> list[Scene]:
 async def torture(folder: Path, engine: str, *, names: Collection[str] = (), lanes: int = 6) -> list[Tally]:
     """One for each fault, or for those named; so many at once, each with sellers of its own."""
     wanted = [scene for scene in scenes(engine) if not names or scene.name in names]
+    if engine == "postgresql":
+        await asyncio.to_thread(server)  # its start takes longer than others' questions may
     left, tallies = iter(enumerate(wanted)), dict[int, Tally]()
 
     async def work(lane: Path) -> None:
