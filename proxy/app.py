@@ -41,9 +41,9 @@ from proxy.policy.rules import Rules
 from proxy.providers.registry import load_adapters
 from proxy.reloading import Reloading
 from proxy.services.accounts import Registrar
-from proxy.services.disks import watched_disks
 from proxy.services.house import House
 from proxy.services.restored import Doubted, last_restore, look_back
+from proxy.services.room import watched_room
 from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
@@ -124,7 +124,7 @@ async def running(
         house = await _house(
             stack, settings, rules, store, storage, secrets, redaction, sandbox=sandbox, restored_at=restored_at
         )
-        await stack.enter_async_context(watched_disks(house))
+        await stack.enter_async_context(watched_room(house))
         reloading = Reloading(
             house, settings.rules, functools.partial(_read, settings, env, play, sandbox=sandbox), redaction
         )

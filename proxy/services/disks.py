@@ -1,9 +1,5 @@
 """Looks after the disks: while one is nearly full nothing new is accepted, and all that was goes on."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-
 import structlog
 
 from proxy.outside.base import StorageFailed
@@ -13,25 +9,6 @@ _log = structlog.get_logger("reelay.disks")
 
 FULL_RATIO = 0.9
 """Used by whomever; the rest is for videos that were accepted before."""
-EVERY_S = 5.0
-
-
-@contextlib.asynccontextmanager
-async def watched_disks(house: House, *, every_s: float = EVERY_S) -> AsyncIterator[None]:
-    """Looked at now, and again and again until the block is left."""
-    await look_at_disks(house)
-    watching = asyncio.create_task(_watch(house, every_s))
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-
-
-async def _watch(house: House, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        await look_at_disks(house)
 
 
 async def look_at_disks(house: House) -> None:

@@ -76,7 +76,7 @@ class House:
         if database_disk is not None:
             self.disks["database"] = database_disk
         self.full: set[str] = set()
-        """Those of `disks` that are nearly full: nothing new is accepted."""
+        """Those of `disks` that are nearly full, and `line` where too many videos wait: nothing new is accepted."""
         self.metrics = metrics
         self.secrets = secrets
         self.clock = clock

@@ -108,7 +108,7 @@ async def accept(
 
     Raises the errors of the resolver, InsufficientQuota where a budget leaves too little, RateLimited where
     as many are under way as may be, InvalidValue for an idempotency key that stands for another request,
-    Overloaded while draining or while a disk is nearly full.
+    Overloaded while draining, while a disk is nearly full or while too many videos wait for a seller.
     """
     if house.draining:
         raise Overloaded("The server is shutting down.", retry_after_s=2)

@@ -444,6 +444,11 @@ _COUNTS = Statement(
     .where(videos.c.status.in_(["queued", "in_progress"]))
     .group_by(videos.c.status)
 )
+_WAITING = Statement(
+    select(func.count()).select_from(
+        select(videos.c.id).where(videos.c.status == "queued").limit(bindparam("most")).subquery("waiting")
+    )
+)
 _LIVE = Statement(select(videos.c.id, videos.c.created_at).where(videos.c.status.in_(["queued", "in_progress"])))
 _HELD = Statement(
     select(videos.c.tenant_id, func.sum(videos.c.hold_microusd))
@@ -481,6 +486,12 @@ _RECENT = Statement(
 def live_counts(tx: Tx) -> list[tuple[str, int, int]]:
     """Status, how many, and when the oldest was created."""
     return [(row[0], row[1], row[2]) for row in tx.rows(_COUNTS)]
+
+
+def count_waiting(tx: Tx, *, most: int) -> int:
+    """Videos that no seller has taken yet; counted no further than `most`."""
+    row = tx.one(_WAITING, most=most)
+    return 0 if row is None else int(row[0])
 
 
 def live_ids(tx: Tx) -> list[tuple[str, int]]:

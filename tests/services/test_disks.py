@@ -1,6 +1,5 @@
 """While a disk is nearly full nothing is accepted, and everything that was accepted goes on."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from proxy.core.errors import Overloaded
 from proxy.outside.base import Room, StorageFailed
 from proxy.outside.storage import Folder
-from proxy.services.disks import look_at_disks, watched_disks
+from proxy.services.disks import look_at_disks
 from tests.services.rehearsal import FalOrder, Rehearsal
 
 
@@ -65,15 +64,3 @@ async def test_sandbox_runs_on_any_disk(house: Rehearsal, tmp_path: Path) -> Non
     await look_at_disks(house.house)
     assert house.house.full == set()
     await house.accept()
-
-
-async def test_disks_are_looked_at_again_and_again(house: Rehearsal, tmp_path: Path) -> None:
-    disk = cramp(house, tmp_path)
-    async with watched_disks(house.house, every_s=0.01), asyncio.timeout(5):
-        assert house.house.full == {"files"}
-        disk.ratio = 0.1
-        while house.house.full:
-            await asyncio.sleep(0.01)
-        disk.ratio = 0.99
-        while not house.house.full:
-            await asyncio.sleep(0.01)
