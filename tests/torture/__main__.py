@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from tests.databases import ENGINES
-from tests.torture import crash_points, fuzzing, lying, random_kills, replicas, surroundings
+from tests.torture import crash_points, fuzzing, lying, pressure, random_kills, replicas, surroundings
 from tests.torture.verdict import Tally, table, total
 
 Part = Callable[[Path, str], Awaitable[list[Tally]]]
@@ -22,6 +22,7 @@ ROUNDS: Sequence[dict[str, Part]] = (
     {"lying": lying.torture, "replicas": replicas.torture},
     {"surroundings": surroundings.torture},
     {"fuzzing": fuzzing.torture},
+    {"pressure": pressure.torture},
 )
 """What runs side by side: it waits most of the time; the next round begins when all of one is over."""
 ONLY_ON = {"replicas": "postgresql"}
