@@ -48,7 +48,6 @@ async def _fuzz_api(folder: Path, engine: str, first_seed: int) -> list[Tally]:
         admin = Team(id="default", name="an admin", key=KEY, client=shop.client)
         for team in (admin, await shop.found("a tenant", "videos", "reports")):
             stranger = Stranger(world, team, await films_of(team))
-            stranger.tally.fault += f" ({engine})"
             await asyncio.to_thread(stranger.cover, seconds=COVER_S)
             await asyncio.to_thread(stranger.fuzz, first_seed, examples=20, seconds=FUZZ_S)
             code, doubts, _ = await shop.cli("audit")

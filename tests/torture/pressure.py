@@ -20,12 +20,13 @@ from tests.whole.scenes import rule
 SELLER = "evolink"
 SPEED = 25.0
 """Of the sellers: a film takes some seconds."""
-MANY = 300
+MANY = 200
 """Videos that an outage meets."""
+LANES = 2
 OUTAGE_S = 20.0
 BACK_WITHIN_S = 90.0
 """From the end of an outage to the last film; a breaker's pause and a seller's backoff are part of it."""
-CROWD = 3_000
+CROWD = 1_500
 CONNECTIONS = 200
 GROWTH_MAX_BYTES = 128 * 1024 * 1024
 """By which a server may grow under a flood; the pages that SQLite keeps at hand are half of it."""
@@ -120,11 +121,11 @@ async def meet(stage: Revived, folder: Path, engine: str, outage: Outage, *, man
         await gate.open()
     (await stage.admin.delete("/admin/faults")).raise_for_status()
     back_at = time.monotonic()
-    tally = await judge(stage, f"{outage.name} ({engine})", within_s=BACK_WITHIN_S)
+    tally = await judge(stage, outage.name, within_s=BACK_WITHIN_S)
     await gate.close()
     most = allowed(many, seconds)
     print(
-        f"{tally.fault}: {asked} {outage.of}s for {many} videos in {seconds:.0f} s, {most} allowed;"
+        f"{tally.fault} ({engine}): {asked} {outage.of}s for {many} videos in {seconds:.0f} s, {most} allowed;"
         f" all over {time.monotonic() - back_at:.0f} s after its end.",
         flush=True,
     )
@@ -174,10 +175,11 @@ async def flood(stage: Revived, folder: Path, engine: str, *, crowd: int = CROWD
     answers, odd, longest_s = await _rush(stage, crowd)
     seconds, grown = time.monotonic() - begun, _held_bytes(stage) - held
     (await stage.admin.delete("/admin/faults")).raise_for_status()
-    tally = await judge(stage, f"more creates than can be served ({engine})", within_s=300)
+    tally = await judge(stage, "more creates than can be served", within_s=300)
     grown = max(grown, _held_bytes(stage) - held)
     print(
-        f"{tally.fault}: {crowd} over {CONNECTIONS} connections in {seconds:.0f} s, {dict(sorted(answers.items()))},"
+        f"{tally.fault} ({engine}): {crowd} over {CONNECTIONS} connections in {seconds:.0f} s,"
+        f" {dict(sorted(answers.items()))},"
         f" the longest took {longest_s:.1f} s; grown by {grown // 2**20} MiB.",
         flush=True,
     )
@@ -235,11 +237,19 @@ def _held_bytes(stage: Revived) -> int:
 
 
 async def torture(folder: Path, engine: str) -> list[Tally]:
-    """Every outage, one after the other, and then the flood."""
+    """Every outage, half of them beside the others, and then the flood."""
+
+    async def meet_some(number: int) -> list[Tally]:
+        async with AsyncExitStack() as stack:
+            stage = Revived(folder / f"lane-{number}", stack)
+            await stage.start_sellers(speed=SPEED)
+            return [
+                await meet(stage, folder / f"outage-{number}-{place}", engine, outage)
+                for place, outage in enumerate(OUTAGES[number::LANES])
+            ]
+
+    met = await asyncio.gather(*(meet_some(number) for number in range(LANES)))
     async with AsyncExitStack() as stack:
         stage = Revived(folder, stack)
         await stage.start_sellers(speed=SPEED)
-        tallies = [
-            await meet(stage, folder / f"outage-{number}", engine, outage) for number, outage in enumerate(OUTAGES)
-        ]
-        return [*tallies, await flood(stage, folder / "flood", engine)]
+        return [*(tally for some in met for tally in some), await flood(stage, folder / "flood", engine)]
