@@ -29,7 +29,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
 KEEP_ALIVE_S = 30.0
-DEFAULT_CONNECTIONS = 100
+DEFAULT_CONNECTIONS = 400
+"""Of an account without a limit: as many as a worker has calls under way, so that none waits for another."""
 
 _PATH = re.compile(r"/[!\"$-~]*").fullmatch
 """Whole and percent-encoded, without a fragment."""

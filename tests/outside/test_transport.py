@@ -28,6 +28,8 @@ def make_account(base_url: str, *, max_in_flight: int | None = None) -> Account:
     return Account(name="seller", adapter="any", base_url=base_url, api_key="seller-key", max_in_flight=max_in_flight)
 
 
+AT_ONCE = 400
+"""So many pieces of work a worker has under way."""
 POLL = Call(method="GET", path="/v1/tasks/1")
 SUBMIT = Call(method="POST", path="/v1/videos", body=b'{"prompt":"a"}')
 
@@ -226,6 +228,26 @@ async def test_no_free_connection_in_time_is_not_sent(serve: Serve) -> None:
     assert server.connections == 1
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
+    await transport.close()
+
+
+async def test_seller_that_takes_its_time_keeps_nobody_waiting_for_a_connection(serve: Serve) -> None:
+    """A wait of our own would be told as the seller's, and speak against it."""
+    come, everybody = 0, asyncio.Event()
+
+    async def answer_once_all_are_here(visit: Visit) -> None:
+        nonlocal come
+        await visit.request()
+        come += 1
+        if come == AT_ONCE:
+            everybody.set()
+        await everybody.wait()
+        await visit.send(reply(b'{"id":"1"}'))
+
+    server = await serve(answer_once_all_are_here)
+    transport = Transport()
+    account = make_account(server.url)
+    await asyncio.gather(*(transport.send(account, KEY, SUBMIT, timeout_s=60, fresh=True) for _ in range(AT_ONCE)))
     await transport.close()
 
 
