@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -62,7 +63,8 @@ class Fate:
         if self._diary is not None:
             os.write(self._diary, f"{point}\n".encode())
         if point == self._dies_at:
-            os.kill(os.getpid(), self._by)
+            # Told to the process, another thread may take it, while this one goes on for a moment.
+            signal.pthread_kill(threading.get_ident(), self._by)
 
 
 def name_of(unit: Callable[..., object]) -> str:
