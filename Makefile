@@ -38,7 +38,7 @@ test: .venv/.ready .venv-openai-json-era/.ready
 
 test-all: .venv/.ready .venv-openai-json-era/.ready
 	REELAY_TEST_ENGINE=postgresql $(PYTEST) -m "not long" tests/whole
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -n 3 --dist loadfile -m long
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .

@@ -325,7 +325,7 @@ class Metrics:
             "reelay_provider_attempts_total",
             "Exchanges with a seller, counted when each ends; `fetch` asks for the file or its link.",
             {"provider": providers, "operation": named(Exchange), "outcome": named(ExchangeOutcome)},
-            at_most=700,
+            at_most=600,
             sheds=("provider",),
         )
         self._exchange_seconds = self._histograms(

@@ -149,7 +149,7 @@ async def test_budget_is_kept_to_the_micro_dollar(shop: Company) -> None:
 async def test_hold_of_a_video_that_failed_is_free_again(shop: Company) -> None:
     team = await shop.found("refused")
     await allot(shop, team, PRICE)
-    video = await create(team, prompt="[fault:moderation@evolink]")
+    video = await create(team, prompt="[fault:moderation_late@evolink]")
     assert used(await standing(shop, team)) == PRICE
     await denied(team)
     assert (await settled(team, video["id"]))["status"] == "failed"
