@@ -11,11 +11,11 @@ from tests.torture.revived import Order, Revived
 from tests.torture.verdict import Tally, judge, summed
 from tests.whole.stage import SELLERS
 
-SPEEDS = {"sqlite": 400.0, "postgresql": 25.0}
-"""Of the sellers; faster ones would take their films away again while a dead server's lease still runs."""
+SPEED = 25.0
+"""Of the sellers; faster ones would take their films away again while servers die."""
 SERVERS = {"sqlite": 2, "postgresql": 1}
 """That are killed side by side."""
-KILLS = {"sqlite": 150, "postgresql": 100}
+KILLS = {"sqlite": 200, "postgresql": 100}
 """Of each of them."""
 CUSTOMERS = {"sqlite": 12, "postgresql": 24}
 SECONDS = 300.0
@@ -45,7 +45,7 @@ async def _kill(folder: Path, engine: str) -> Tally:
     dice = random.Random(folder.name)
     async with AsyncExitStack() as stack:
         stage = Revived(folder, stack)
-        await stage.start_sellers(speed=SPEEDS[engine])
+        await stage.start_sellers(speed=SPEED)
         await stage.move(folder / "load", engine, rules)
         stage.begin()
         over = asyncio.Event()

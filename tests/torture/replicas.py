@@ -43,7 +43,7 @@ LONG_AWAY_S = 12.0
 READY_WITHIN_S = 10.0
 TOLD_WITHIN_S = 5.0
 """So soon a server says that the database is away."""
-ANSWER_WITHIN_S = 8.0
+ANSWER_WITHIN_S = 15.0
 """However the schema is migrated."""
 
 

@@ -400,7 +400,7 @@ async def _play(stage: Exposed, folder: Path, engine: str, scene: Scene) -> Tall
             await scene.fault(stage)
             stage.phase = "after"
             await asyncio.sleep(CALM_S)
-        tally = await judge(stage, f"{scene.name} ({engine})", within_s=WITHIN_S)
+        tally = await judge(stage, scene.name, within_s=WITHIN_S)
         tally.tries = len(stage.accepted)
         tally.differences += [*Counter(stage.found), *_complaints(stage, scene, tally)]
         stage.kill()
