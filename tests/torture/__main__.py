@@ -42,7 +42,7 @@ async def _try(name: str, folder: Path, engine: str) -> tuple[str, list[Tally]]:
     tallies = await PARTS[name](folder / f"{name}-{engine}", engine)
     for tally in tallies:
         tally.fault += f" ({engine})"
-    print(f"{name} on {engine}: {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"\n{name} on {engine}, {time.monotonic() - begun:.0f} s:\n{table(tallies)}", flush=True)
     return name, tallies
 
 

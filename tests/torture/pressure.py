@@ -24,7 +24,7 @@ MANY = 200
 """Videos that an outage meets."""
 LANES = 2
 OUTAGE_S = 20.0
-BACK_WITHIN_S = 90.0
+BACK_WITHIN_S = 180.0
 """From the end of an outage to the last film; a breaker's pause and a seller's backoff are part of it."""
 CROWD = 1_500
 CONNECTIONS = 200

@@ -11,8 +11,8 @@ from tests.torture.revived import Order, Revived
 from tests.torture.verdict import Tally, judge, summed
 from tests.whole.stage import SELLERS
 
-SPEED = 25.0
-"""Of the sellers; faster ones would take their films away again while servers die."""
+SPEED = 10.0
+"""Of the sellers; faster ones would take their films away again while servers die all the time."""
 SERVERS = {"sqlite": 2, "postgresql": 1}
 """That are killed side by side."""
 KILLS = {"sqlite": 200, "postgresql": 100}
