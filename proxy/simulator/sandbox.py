@@ -106,6 +106,9 @@ class Sandbox:
             # A thread cannot be cancelled with the task that waits for it.
             await self._writing
         self.note_facts()
+        for job in self.jobs:
+            # Polls and downloads are counted without a note: there are many.
+            self._on_change(job)
         await self._write()
         self.films.close()
         if self._archive is not None:

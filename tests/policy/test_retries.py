@@ -64,4 +64,4 @@ def test_answer_to_what_is_long_forgotten_makes_no_room() -> None:
 
 @given(st.floats(0, 1, exclude_max=True))
 def test_what_is_put_off_comes_back_at_different_times(chance: float) -> None:
-    assert PUT_OFF_US // 2 <= put_off_us(chance) < PUT_OFF_US * 3 // 2
+    assert PUT_OFF_US // 2 <= put_off_us(chance) <= PUT_OFF_US * 3 // 2
