@@ -107,7 +107,7 @@ class Sandbox:
             await self._writing
         self.note_facts()
         for job in self.jobs:
-            # Polls and downloads are counted without a note: there are many.
+            # Polls are counted without a note: there are many.
             self._on_change(job)
         await self._write()
         self.films.close()
