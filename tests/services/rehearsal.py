@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -12,7 +12,7 @@ from proxy.catalog import read_catalog
 from proxy.core.account import Account
 from proxy.core.attempt import Accepted, Attempt, Done
 from proxy.core.clock import SECOND_US
-from proxy.core.errors import Interrupted, LeaseLost
+from proxy.core.errors import Interrupted, LeaseLost, Overloaded
 from proxy.core.ids import Secrets, time_hex
 from proxy.core.tenant import SCOPES, Caller, Tenant
 from proxy.core.video import Ask
@@ -40,6 +40,8 @@ from proxy.telemetry.metrics import Metrics
 from tests.databases import Database, file_in
 from tests.whole.stage import PLAY_KEYS, SELLERS, make_rules
 
+T = TypeVar("T")
+
 START_US = 1_795_000_000 * SECOND_US
 TENANT = Tenant(id="tenant_a", name="a", allow_filter_off=True, created_at=START_US)
 CALLER = Caller(tenant=TENANT, key_id="key_1", scopes=frozenset(SCOPES))
@@ -50,6 +52,18 @@ Script = Callable[[str, Call], Awaitable[Reply]]
 
 def reply(status: int, body: Any = None, **headers: str) -> Reply:
     return Reply(status=status, headers=headers, body=b"" if body is None else msgspec.json.encode(body))
+
+
+class Refusing(SqliteStore):
+    """Refuses so many writes as are set, as one whose disk is full."""
+
+    refusals = 0
+
+    async def write(self, unit: Callable[[Tx], T]) -> T:
+        if self.refusals:
+            self.refusals -= 1
+            raise Overloaded("The database could not keep this.")
+        return await super().write(unit)
 
 
 class Clock:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from proxy.core.errors import CommitUnknown, LeaseLost, Overloaded
+from proxy.core.errors import CommitUnknown, LeaseLost
 from proxy.core.wire import Call, Reply
 from proxy.outside.assets import FileUnavailable
 from proxy.services.deliver import LONGEST_PAUSE_S, deliver
@@ -16,7 +16,7 @@ from proxy.store.base import Tx
 from proxy.store.sqlite import SqliteStore
 from tests.databases import Database
 from tests.outside.films import make_film
-from tests.services.rehearsal import TENANT, FalOrder, Rehearsal, rehearse, reply
+from tests.services.rehearsal import TENANT, FalOrder, Refusing, Rehearsal, rehearse, reply
 
 T = TypeVar("T")
 
@@ -132,23 +132,11 @@ async def test_crash_between_the_copy_and_the_bill_bills_once(house: Rehearsal) 
     assert (video.status, video.charged_microusd) == ("completed", FAL_720P_MICROUSD)
 
 
-class FullDatabase(SqliteStore):
-    """Keeps nothing from when the film is in place until so many tries have failed."""
-
-    refusals = 0
-
-    async def write(self, unit: Callable[[Tx], T]) -> T:
-        if self.refusals:
-            self.refusals -= 1
-            raise Overloaded("The database could not keep this.")
-        return await super().write(unit)
-
-
 async def test_film_waits_in_its_place_for_a_database_that_is_full(tmp_path: Path, film: bytes) -> None:
     """Else each try would fill the disk with one more copy."""
-    async with rehearse(tmp_path, film, store=FullDatabase) as house:
+    async with rehearse(tmp_path, film, store=Refusing) as house:
         store = house.house.store
-        assert isinstance(store, FullDatabase)
+        assert isinstance(store, Refusing)
         _finished(house)
         video_id = await house.accept()
 

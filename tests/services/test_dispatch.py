@@ -1,7 +1,6 @@
 """Submits: what is kept of them, whatever happens around them."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +13,9 @@ from proxy.core.wire import Call, Reply
 from proxy.services.dispatch import advance
 from proxy.services.intake import accept
 from proxy.store import videos
-from proxy.store.base import Tx
-from proxy.store.sqlite import SqliteStore
 from tests.databases import Database
 from tests.policy.policies import make_spec
-from tests.services.rehearsal import CALLER, FalOrder, Rehearsal, rehearse, reply
+from tests.services.rehearsal import CALLER, FalOrder, Refusing, Rehearsal, rehearse, reply
 from tests.store.rows import make_attempt
 from tests.whole.stage import PLAY_KEYS
 
@@ -123,23 +120,11 @@ async def test_refusal_that_comes_after_the_lease_was_lost_moves_the_video_on(ho
     assert await house.states(video_id) == ["refused", "running"]
 
 
-class FullDisk(SqliteStore):
-    """Refuses so many writes as are set."""
-
-    refusals = 0
-
-    async def write(self, unit: Callable[[Tx], T]) -> T:
-        if self.refusals:
-            self.refusals -= 1
-            raise Overloaded("The database could not keep this.")
-        return await super().write(unit)
-
-
 async def test_answer_outlives_a_commit_that_failed(tmp_path: Path, film: bytes) -> None:
     """A disk that is full for a moment must not turn an order that was taken into one that nobody knows of."""
-    async with rehearse(tmp_path, film, store=FullDisk) as house:
+    async with rehearse(tmp_path, film, store=Refusing) as house:
         store = house.house.store
-        assert isinstance(store, FullDisk)
+        assert isinstance(store, Refusing)
 
         async def answer(provider: str, call: Call) -> Reply:
             store.refusals = 2

@@ -1,6 +1,6 @@
 """What one process learns of the sellers, every process acts on; and what cannot be told now is told later."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,13 +10,11 @@ from proxy.core.clock import SECOND_US
 from proxy.core.errors import Overloaded
 from proxy.services.pulse import RELEARN_US, Pulse
 from proxy.store import health, statements
-from proxy.store.base import Tx
 from proxy.store.postgres import PostgresStore
-from proxy.store.sqlite import SqliteStore
 from proxy.store.statements import Closing
 from tests.databases import Database, file_in, server
 from tests.policy.policies import make_offer, make_spec
-from tests.services.rehearsal import Clock
+from tests.services.rehearsal import Clock, Refusing
 from tests.store.rows import make_attempt
 
 T = TypeVar("T")
@@ -122,18 +120,6 @@ async def test_process_that_starts_hears_of_the_quarter_hour_before_it(pair: Pai
     await newcomer.beat()
     await store.close()
     assert newcomer.standing(OFFER.id).state == "open"
-
-
-class Refusing(SqliteStore):
-    """Refuses so many writes as are set."""
-
-    refusals = 0
-
-    async def write(self, unit: Callable[[Tx], T]) -> T:
-        if self.refusals:
-            self.refusals -= 1
-            raise Overloaded("The database could not keep this.")
-        return await super().write(unit)
 
 
 async def test_what_could_not_be_told_is_told_later(tmp_path: Path) -> None:
