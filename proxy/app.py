@@ -59,6 +59,12 @@ _log = structlog.get_logger("reelay.app")
 SELLER_TEXT_MAX_CHARS = 500
 """What is kept of a seller's own words."""
 
+KEEP_ALIVE_S = 75
+"""
+How long a client's idle connection is kept: longer than clients keep theirs, which is 4 to 60 seconds for the SDKs
+and for load balancers. One that is closed here while a request is on its way to it fails that request.
+"""
+
 GRACE_S = 25.0
 """How long work under way may take to finish once the end was asked for."""
 
@@ -331,6 +337,7 @@ async def _uvicorn(site: object, listening: socket.socket) -> AsyncIterator[uvic
         server_header=False,
         proxy_headers=False,  # nobody asks who is at the other end
         date_header=True,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
         backlog=1024,
     )

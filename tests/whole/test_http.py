@@ -53,6 +53,20 @@ async def test_wrong_method_is_answered_with_the_right_ones(
     assert {word.strip() for word in answer.headers["allow"].split(",")} - {"OPTIONS"} == allowed
 
 
+async def test_connection_that_idles_outlives_the_clients_own_patience(shop: Company) -> None:
+    # Clients give one up after about five seconds, and send a request on it until then.
+    reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+    for pause_s in (7, 0):
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: reelay\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        length = re.search(rb"content-length: (\d+)", head)
+        assert length is not None
+        await reader.readexactly(int(length[1]))
+        await asyncio.sleep(pause_s)
+    writer.close()
+
+
 async def test_every_answer_has_an_id_of_its_own(shop: Company) -> None:
     answers = [await shop.client.get(path) for path in ("/v1/videos", "/v1/models", "/nothing", "/healthz", "/readyz")]
     ids = [answer.headers["x-request-id"] for answer in answers]
