@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ import structlog
 import uvicorn
 
 from proxy.api.auth import BOOTSTRAP_TENANT, Keyring
-from proxy.api.patience import BoundedProtocol, hurry_all
+from proxy.api.patience import CONNECTIONS_MAX, FILES_MAX, BoundedProtocol, hurry_all
 from proxy.api.site import build_probes_site, build_site, route_templates
 from proxy.core.clock import SECOND_US
 from proxy.core.errors import ConfigError, Overloaded
@@ -81,6 +82,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
             hurry_all(self.server_state.connections)
+            if (clients := len(self.server_state.connections)) > CONNECTIONS_MAX:
+                _log.warning("clients.turned_away", clients=clients, most=CONNECTIONS_MAX)
         return await super().on_tick(counter)
 
 
@@ -364,6 +367,7 @@ async def serve(
     after_restore: bool = False,
 ) -> None:
     """Serves, or only works, until SIGTERM or SIGINT; a second signal ends at once."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
     redact = [secret for secret in (settings.bootstrap_key, settings.secret, settings.metrics_token) if secret]
     logs.configure(settings.log, stream=sys.stderr, redact=redact)
     loop = asyncio.get_running_loop()

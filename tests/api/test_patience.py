@@ -12,12 +12,19 @@ import uvicorn
 
 from proxy.api.patience import HEAD_MAX_BYTES, BoundedProtocol, Patience, hurry_all
 
+FILM = b"f" * 8_000_000
+"""More than the system takes from us for a client that does not read."""
 LONGER_S = 3.0
 """Than any patience here, and than an answer takes."""
 
 
+MOST = 20
+"""Clients at once."""
+
+
 class Hasty(BoundedProtocol):
-    patience = Patience(head_s=0.5, body_s=1.0, linger_s=0.3)
+    patience = Patience(head_s=0.5, body_s=1.0, linger_s=0.3, unread_s=0.5)
+    most = MOST
 
 
 class Server(uvicorn.Server):
@@ -31,7 +38,7 @@ class Server(uvicorn.Server):
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Reads the body, unless the path says otherwise, and tells its length; `/wait` takes its time."""
+    """Reads the body, unless the path says otherwise, and tells its length; `/wait` and `/film` take their time."""
     length, more = 0, scope["path"] != "/unread"
     while more:
         message = await receive()
@@ -40,22 +47,35 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         length, more = length + len(message["body"]), message["more_body"]
     if scope["path"] == "/wait":
         await asyncio.sleep(1.5)
-    body = b"%d" % length
+    body = FILM if scope["path"] in ("/film", "/film/last") else b"%d" % length
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
-    await send({"type": "http.response.body", "body": body})
+    if scope["path"] == "/film":
+        for start in range(0, len(body), 65536):
+            await send({"type": "http.response.body", "body": body[start : start + 65536], "more_body": True})
+    else:
+        await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(
-            application, http=Hasty, ws="none", lifespan="off", log_config=None, timeout_keep_alive=60
-        )
-        server = Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        await serving
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        yield listening
+
+
+@pytest.fixture
+def port(server: Server, listening: socket.socket) -> int:  # noqa: ARG001  # it has to run
+    number: int = listening.getsockname()[1]
+    return number
+
+
+@pytest.fixture
+async def server(listening: socket.socket) -> AsyncIterator[Server]:
+    config = uvicorn.Config(application, http=Hasty, ws="none", lifespan="off", log_config=None, timeout_keep_alive=60)
+    server = Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    yield server
+    server.should_exit = True
+    await serving
 
 
 async def heard(port: int, *sent: bytes, every_s: float = 0.0, endless: bytes = b"") -> tuple[bytes, float]:
@@ -173,3 +193,83 @@ async def test_large_body_in_small_chunks_is_read(port: int) -> None:
     writer.write(CHUNKED + body + b"0\r\n\r\n")
     assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n100000"), 10)
     writer.close()
+
+
+# Clients who take their time
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"GET /film HTTP/1.1\r\n", b"GET /film/last HTTP/1.1\r\n", b"GET /film/last HTTP/1.1\r\nconnection: close\r\n"],
+    ids=["in parts", "at once", "and then the end"],
+)
+async def test_client_that_takes_nothing_is_left(server: Server, port: int, head: bytes) -> None:
+    reader, writer = await slow_reader(port, head)
+    assert await comes_to(server, clients=0) > Hasty.patience.unread_s - 0.1
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(len(FILM))
+    writer.close()
+
+
+async def test_client_that_takes_a_little_all_the_time_gets_everything(port: int) -> None:
+    reader, writer = await slow_reader(port, b"GET /film HTTP/1.1\r\n")
+    begun = asyncio.get_running_loop().time()
+    await reader.readuntil(b"\r\n\r\n")
+    for _ in range(20):
+        assert await reader.readexactly(len(FILM) // 20)
+        await asyncio.sleep(0.1)
+    assert asyncio.get_running_loop().time() - begun > 2 * Hasty.patience.unread_s
+    writer.close()
+
+
+async def slow_reader(port: int, head: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client for which the system keeps as little as it can."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+    writer.write(head + b"host: a\r\n\r\n")
+    return reader, writer
+
+
+async def comes_to(server: Server, *, clients: int) -> float:
+    """After how many seconds, once there was another number."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        while len(server.server_state.connections) == clients:
+            await asyncio.sleep(0.01)
+        begun = loop.time()
+        while len(server.server_state.connections) != clients:
+            await asyncio.sleep(0.01)
+    return loop.time() - begun
+
+
+# Too many of them
+
+
+async def test_one_client_too_many_is_told_to_come_again(port: int) -> None:
+    waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST)]
+    for _, writer in waiting:
+        writer.write(HEAD.replace(b"/ ", b"/wait ", 1) + b"content-length: 0\r\n\r\n")
+    said, stood_s = await heard(port, HEAD + b"content-length: 3\r\n\r\nabc")
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 5" in head
+    assert b"x-content-type-options: nosniff" in head
+    assert msgspec.json.decode(body)["error"]["code"] == "server_is_overloaded"
+    assert stood_s < 1
+    # Who is inside is served, and whoever asks whether the server is well is told.
+    alive, _ = await heard(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    assert alive.startswith(b"HTTP/1.1 200 ")
+    for reader, writer in waiting:
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n0"), 10)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_far_too_many_clients_are_told_nothing(port: int) -> None:
+    waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST + MOST // 10)]
+    said, stood_s = await heard(port, HEAD)
+    assert (said, stood_s < Hasty.patience.head_s) == (b"", True)
+    for _, writer in waiting:
+        writer.close()
