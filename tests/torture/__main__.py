@@ -30,8 +30,7 @@ ROUNDS: Sequence[dict[str, Sequence[str]]] = (
     {"random-kills": ENGINES},
     {"lying": ENGINES, "replicas": ("postgresql",)},
     {"surroundings": ENGINES},
-    {"fuzzing": ("sqlite",)},
-    {"fuzzing": ("postgresql",)},
+    {"fuzzing": ENGINES},
     {"pressure": ENGINES},
 )
 """Parts with their engines, side by side where they wait most of the time; a round begins when the last one is over."""

@@ -15,9 +15,9 @@ SPEED = 10.0
 """Of the sellers; faster ones would take their films away again while servers die all the time."""
 SERVERS = {"sqlite": 2, "postgresql": 1}
 """That are killed side by side."""
-KILLS = {"sqlite": 200, "postgresql": 100}
+KILLS = {"sqlite": 175, "postgresql": 150}
 """Of each of them."""
-CUSTOMERS = {"sqlite": 12, "postgresql": 24}
+CUSTOMERS = {"sqlite": 7, "postgresql": 12}
 SECONDS = 300.0
 """At the most, of kills."""
 KILL_AFTER_S = (0.05, 0.8)
