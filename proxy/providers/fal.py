@@ -151,7 +151,7 @@ class Fal:
         problem = _problem(reply)
         if isinstance(problem.detail, list) and problem.detail:
             return _model_refusal(reply, problem.detail)
-        message = problem.detail if isinstance(problem.detail, str) else f"status {reply.status}"
+        message = (isinstance(problem.detail, str) and problem.detail) or f"status {reply.status}"
         if "still in progress" in message.lower():
             # Asked too early. This must not look like the end of an order that is being made.
             return Garbled(f"fal is not ready: {message}")

@@ -179,6 +179,11 @@ def test_models_reason_without_words_says_its_status(status: int, details: list[
     assert f"status {status}" in str(Fal().verdict(make_reply(status, {"detail": details})))
 
 
+def test_empty_detail_says_its_status() -> None:
+    reply = make_reply(499, {"detail": "", "error_type": "client_cancelled"})
+    assert str(Fal().verdict(reply)) == "status 499"
+
+
 def test_abilities() -> None:
     assert isinstance(Fal(), Cancels)
     assert isinstance(Fal(), Announces)
