@@ -33,7 +33,7 @@ def audit(sandbox: bool, as_json: bool) -> None:
     """
     from proxy.services.audit import go_through  # noqa: PLC0415
 
-    found = with_store(sandbox, lambda store, _: go_through(store), to_read=True)
+    found = with_store(sandbox, lambda store, _: go_through(store))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
@@ -142,7 +142,7 @@ def _print_report(
         else:
             print_rows(shown(whole.data), as_json=False)
 
-    with_store(sandbox, sum_up, to_read=True)
+    with_store(sandbox, sum_up)
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -194,7 +194,7 @@ def statements_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
     def unit(tx: Any) -> list[tuple[str, str, str]]:
         return numbers(tx, None if tenant is None else known_tenant(tx, tenant).id)
 
-    found = with_store(sandbox, lambda store, _: store.read(unit), to_read=True)
+    found = with_store(sandbox, lambda store, _: store.read(unit))
     print_rows([dict(zip(("number", "tenant", "month"), row, strict=True)) for row in found], as_json=as_json)
 
 
@@ -238,7 +238,7 @@ def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbo
             )
         return paper.as_html(statement, names) if form == "html" else statement_objects.as_csv(statement, names)
 
-    text = with_store(sandbox, written, to_read=True)
+    text = with_store(sandbox, written)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -313,7 +313,7 @@ def log(limit: int, sandbox: bool, as_json: bool) -> None:
     from proxy.api.books import act_object  # noqa: PLC0415
     from proxy.store.tenants import acts  # noqa: PLC0415
 
-    found = with_store(sandbox, lambda store, _: store.read(lambda tx: acts(tx, most=limit)), to_read=True)
+    found = with_store(sandbox, lambda store, _: store.read(lambda tx: acts(tx, most=limit)))
     rows = [msgspec.to_builtins(act_object(act)) for act in found]
     if not as_json:
         rows = [{name: row[name] for name in ("at", "actor", "action", "subject", "reason")} for row in rows]
@@ -356,7 +356,7 @@ def prices_list(sandbox: bool, as_json: bool, **asked: str | None) -> None:
     from proxy.store.prices import live_overrides  # noqa: PLC0415
 
     rules = _written_rules(sandbox)
-    found = with_store(sandbox, lambda store, _: store.read(live_overrides))
+    found = with_store(sandbox, lambda store, _: store.read(live_overrides), may_make=True)
     lines = book(lay_over(rules, found), found, today(system_clock()), **asked)
     print_rows([msgspec.to_builtins(line) if as_json else _short_price(line) for line in lines], as_json=as_json)
 

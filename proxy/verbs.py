@@ -32,18 +32,18 @@ def log_to_stderr() -> None:
     logs.configure("console", level="warning", stream=sys.stderr)
 
 
-def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, to_read: bool = False) -> T:
+def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, may_make: bool = False) -> T:
     """
     Runs against the database, beside a server that may have it open.
 
-    `to_read`: raises ConfigError where there is none, for in an empty one all is well.
+    Raises ConfigError where there is none, for in an empty one all is well; unless it may be made.
     """
     from proxy.opening import open_store  # noqa: PLC0415
 
     log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
     place = settings.database
-    if to_read and isinstance(place, Path) and not place.is_file():
+    if not may_make and isinstance(place, Path) and not place.is_file():
         raise ConfigError(f"there is no database at {place}; REELAY_DATABASE_URL says where it is")
 
     async def run() -> T:
@@ -53,10 +53,10 @@ def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, 
     return asyncio.run(run())
 
 
-def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
+def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]], *, may_make: bool = False) -> T:
     from proxy.opening import registrar  # noqa: PLC0415
 
-    return with_store(sandbox, lambda store, settings: work(registrar(store, settings)))
+    return with_store(sandbox, lambda store, settings: work(registrar(store, settings)), may_make=may_make)
 
 
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -141,7 +141,7 @@ def tenants_create(name: str, sandbox: bool, **wish: Any) -> None:
     from proxy.services.accounts import TenantChange  # noqa: PLC0415
 
     change = TenantChange(name=name, **wish)
-    tenant = _registered(sandbox, lambda registrar: registrar.create_tenant(ACTOR, change))
+    tenant = _registered(sandbox, lambda registrar: registrar.create_tenant(ACTOR, change), may_make=True)
     click.echo(tenant.id)
 
 
@@ -202,7 +202,7 @@ def keys_create(sandbox: bool, **wish: Any) -> None:
     """Make a key and print it, this once."""
     from proxy.services.accounts import KeyWish  # noqa: PLC0415
 
-    made = _registered(sandbox, lambda registrar: registrar.create_key(ACTOR, KeyWish(**wish)))
+    made = _registered(sandbox, lambda registrar: registrar.create_key(ACTOR, KeyWish(**wish)), may_make=True)
     click.echo(made.key)
 
 
@@ -358,7 +358,8 @@ def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
 @attempts.command("resolve")
 @click.argument("video")
 @click.argument("number", type=click.IntRange(1))
-@click.option("--bought/--not-bought", default=None, help="Whether the provider took the order; one must be said.")
+@click.option("--bought", is_flag=True, help="The provider took the order; this or the next must be said.")
+@click.option("--not-bought", is_flag=True, help="It did not, and never will.")
 @click.option("--seller-id", help="With --bought: the order's id there; it is polled from now on.")
 @click.option(
     "--cost-usd",
@@ -366,15 +367,14 @@ def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
 )
 @click.option("--reason", required=True, help="How this was found out; kept in the admins' log.")
 @SANDBOX
-def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool | None, **found: Any) -> None:
+def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool, not_bought: bool, **found: Any) -> None:
     """Say what became of an attempt that is unknown or lost, once the provider's own books have told you."""
     from proxy.core.ids import time_hex  # noqa: PLC0415
     from proxy.core.money import usd_text  # noqa: PLC0415
     from proxy.services.resolve import Finding, resolve  # noqa: PLC0415
 
-    if bought is None:
-        # Click takes a flag that is required for a flag that was not set.
-        raise click.UsageError("Missing option '--bought' / '--not-bought'.", click.get_current_context())
+    if bought == not_bought:
+        raise click.UsageError("Say either --bought or --not-bought.", click.get_current_context())
     finding = Finding(bought=bought, **found)
     resolved = with_store(
         sandbox,

@@ -85,6 +85,7 @@ def test_draft_of_a_month_without_spending_is_empty_and_a_file_if_asked(office: 
 
 
 def test_month_is_closed_and_the_log_tells_who_did_it(office: Office) -> None:
+    office.says("migrate")
     assert office.says("statements", "close", "2020-01", "--reason", "a test") == "none\n"
     assert "is closed already" in office.refuses("statements", "close", "2020-01")
     assert "ten minutes after its end" in office.refuses("statements", "close", "2999-01")
@@ -95,10 +96,12 @@ def test_month_is_closed_and_the_log_tells_who_did_it(office: Office) -> None:
 
 
 def test_video_that_was_not_charged_is_not_refunded(office: Office) -> None:
+    office.says("migrate")
     assert "Nothing was charged" in office.refuses("refund", "video_1", "1", "--reason", "flickers")
 
 
 def test_price_is_set_listed_and_removed(office: Office) -> None:
+    office.says("migrate")
     fast = ("--provider", "first", "--model", "seedance-2.0", "--tier", "fast", "--resolution", "720p")
     wish = (*fast, "--source", "a contract", "--usd-per-second")
     price = office.says("prices", "set", *wish, "0.2", "--starts", "2026-01-01", "--reason", "agreed").strip()

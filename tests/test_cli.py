@@ -46,7 +46,7 @@ def test_every_verb_and_option_says_what_it_is_for(
         (["attempts", "list", "--state", "x"], "reelay: Invalid value for '--state': 'x' is not one of"),
         (
             ["attempts", "resolve", "video_0", "1", "--reason", "x"],
-            "reelay: Missing option '--bought' / '--not-bought'.",
+            "reelay: Say either --bought or --not-bought.",
         ),
         (["attempts", "resolve", "video_0", "1", "--bought"], "reelay: Missing option '--reason'."),
         (["attempts", "list", "--limit", "0"], "reelay: Invalid value for '--limit': 0 is not in the range"),

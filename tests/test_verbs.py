@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from proxy.cli import reelay
 from tests.office import Office, open_office
 
 
@@ -70,10 +72,30 @@ def test_end_user_is_erased_by_name(office: Office) -> None:
 
 
 def test_attempt_that_is_not_there_cannot_be_resolved(office: Office) -> None:
+    office.says("migrate")
     told = office.refuses("attempts", "resolve", "video_0", "1", "--not-bought", "--reason", "a test")
     assert told == "There is no attempt 1 of a video 'video_0'."
 
 
+def test_attempt_is_bought_or_not_but_not_both(office: Office) -> None:
+    office.says("migrate")
+    asked = ("attempts", "resolve", "video_0", "1", "--reason", "a test")
+    for said in ((), ("--bought", "--not-bought")):
+        done = CliRunner().invoke(reelay, (*asked, *said))
+        assert (done.exit_code, "Say either --bought or --not-bought." in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["attempts list", "tenants list", "keys list", "budgets list", "keys revoke key_1", "tenants change x --name a",
+     "attempts resolve video_0 1 --bought --reason r"],
+)  # fmt: skip
+def test_operator_in_the_wrong_place_is_told_and_leaves_nothing(office: Office, verb: str) -> None:
+    assert office.refuses(*verb.split()).startswith("there is no database at ")
+    assert not office.database.parent.exists()
+
+
 def test_nothing_unknown_is_told(office: Office) -> None:
+    office.says("migrate")
     assert office.says("attempts", "list") == "none\n"
     assert json.loads(office.says("attempts", "list", "--state", "running", "--json")) == []
