@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.bench.following import read_lags
 from tests.bench.load import ROOT
 from tests.bench.machine import Disturbance, Watch
@@ -28,6 +30,8 @@ LINES = {
 }
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_quick_bench_has_a_figure_on_every_line_and_gives_no_verdict(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", "--quick", "--folder", str(tmp_path)],

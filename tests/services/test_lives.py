@@ -54,7 +54,7 @@ RULES = pytest.mark.parametrize(
 def test_money_is_right_after_every_step_of_random_lives(
     film: bytes, engine: str, on_unknown: str, billed: bool
 ) -> None:
-    live(engine, film, on_unknown=on_unknown, billed=billed, houses=15 if engine == "sqlite" else 4)
+    live(engine, film, on_unknown=on_unknown, billed=billed, houses=6 if engine == "sqlite" else 3)
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from tests.whole.company import refused
-from tests.whole.era import ERAS, Era, run
+from tests.whole.era import JSON_ERA, NEWEST, Era, run
 from tests.whole.stage import Stage
 
 TIERS = ("standard", "fast", "mini")
@@ -112,7 +112,7 @@ def measure(path: Path) -> tuple[int, int, float, bool]:
         return stream.width, stream.height, seconds, (frame.width, frame.height) == (stream.width, stream.height)
 
 
-@pytest.mark.parametrize("era", ERAS, ids=str)
+@pytest.mark.parametrize("era", [NEWEST, pytest.param(JSON_ERA, marks=pytest.mark.long)], ids=str)
 async def test_everything_that_is_sold_is_made_at_its_size_and_price(stage: Stage, era: Era) -> None:
     await stage.start_sellers(speed=2000)
     stage.write_rules(deadline_s=120)
