@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -120,13 +122,17 @@ def checked_key(key: str) -> str:
     return key
 
 
+_THREADS: Final = ThreadPoolExecutor(32, thread_name_prefix="storage")
+"""Their own: a storage that hangs keeps its threads, and nobody else's."""
+
+
 async def in_thread(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """
     As `asyncio.to_thread`, but when cancelled it waits for the thread.
 
     Else the caller would close and delete under the thread's hands.
     """
-    job = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    job = asyncio.get_running_loop().run_in_executor(_THREADS, functools.partial(work, *args, **kwargs))
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:

@@ -256,3 +256,15 @@ def test_bucket_is_opened_without_asking_it(url: str, monkeypatch: pytest.Monkey
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "made-up")
     assert isinstance(open_storage(url), Bucket)
+
+
+async def test_file_that_hangs_keeps_nobody_elses_thread(folder: Storage, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    os.mkfifo(tmp_path / "films" / "stuck")
+    stuck = [asyncio.create_task(read(folder, "stuck", 0, 1)) for _ in range(12)]
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(lambda: "done") == "done"
+        assert (await folder.room()) is not None
+    os.close(os.open(tmp_path / "films" / "stuck", os.O_WRONLY))
+    assert {type(end) for end in await asyncio.gather(*stuck, return_exceptions=True)} == {StorageFailed}
