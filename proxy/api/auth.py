@@ -95,7 +95,7 @@ class Keyring:
         try:
             await self._store.write(lambda tx: tenants.touch_key(tx, key_id, at=at))
         except Overloaded as exc:
-            _log.warning("key.not_touched", key=key_id, why=str(exc))
+            _log.warning("key.not_touched", key_id=key_id, why=str(exc))
 
 
 def _by_digest(tx: Tx, digest: str) -> tuple[tenants.ApiKey, Tenant, bool] | None:

@@ -274,7 +274,7 @@ async def _pieces(house: House, key: str, start: int, end: int) -> AsyncIterator
         first = await anext(pieces)
     except StorageFailed as exc:
         house.metrics.store_failed(store="files")
-        _log.error("film.not_read", key=key, why=str(exc))
+        _log.error("film.not_read", file=key, why=str(exc))
         raise Overloaded("The film cannot be read just now.", retry_after_s=30) from exc
     return _rejoined(first, pieces)
 

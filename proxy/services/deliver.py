@@ -151,7 +151,7 @@ async def discard(house: House, key: str) -> None:
         await house.storage.delete(key)
     except StorageFailed as exc:
         house.metrics.store_failed(store="files")
-        _log.error("file.left_behind", key=key, why=str(exc))
+        _log.error("file.left_behind", file=key, why=str(exc))
 
 
 def _billed(video: Video, attempt: Attempt) -> Attempt:
