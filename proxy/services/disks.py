@@ -9,11 +9,15 @@ _log = structlog.get_logger("reelay.disks")
 
 FULL_RATIO = 0.9
 """Used by whomever; the rest is for videos that were accepted before."""
+UNSEEN_MOST = 12
+"""Looks in a row, five seconds from each other, after which a disk that cannot be asked is away."""
 
 
 async def look_at_disks(house: House) -> None:
     """
-    Notes in `house.full` which are nearly full; one that cannot be asked stays as it was.
+    Notes in `house.full` which are nearly full; one that cannot be asked stays as it was for a while.
+
+    Then it counts as full: what is bought while films cannot be kept is lost once the sellers' links end.
 
     None is in the sandbox: play films are small, and whoever tries this out may have a disk fuller than a
     server's should be.
@@ -24,8 +28,13 @@ async def look_at_disks(house: House) -> None:
         try:
             room = await disk.room()
         except StorageFailed as exc:
+            house.unseen[store] += 1
             _log.warning("disk.not_seen", store=store, why=str(exc))
+            if house.unseen[store] == UNSEEN_MOST:
+                house.full.add(store)
+                _log.error("disk.away", store=store, why="nothing new is accepted")
             continue
+        house.unseen[store] = 0
         ratio = 0.0 if room is None else room.used_ratio
         full = ratio > FULL_RATIO
         if full and store not in house.full:

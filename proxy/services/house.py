@@ -1,6 +1,7 @@
 """What every service works with, handed in once by the wiring."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -75,8 +76,10 @@ class House:
         """By the metrics' names of the stores."""
         if database_disk is not None:
             self.disks["database"] = database_disk
+        self.unseen: Counter[str] = Counter()
+        """How often in a row each of `disks` could not be asked."""
         self.full: set[str] = set()
-        """Those of `disks` that are nearly full, and `line` where too many videos wait: nothing new is accepted."""
+        """Disks that are nearly full or away, and `line` where too many videos wait: nothing new is accepted."""
         self.metrics = metrics
         self.secrets = secrets
         self.clock = clock

@@ -7,7 +7,7 @@ import pytest
 from proxy.core.errors import Overloaded
 from proxy.outside.base import Room, StorageFailed
 from proxy.outside.storage import Folder
-from proxy.services.disks import look_at_disks
+from proxy.services.disks import UNSEEN_MOST, look_at_disks
 from tests.services.rehearsal import FalOrder, Rehearsal
 
 
@@ -45,7 +45,24 @@ async def test_video_that_was_accepted_before_is_polled_copied_and_completed(hou
     assert await house.cancel(waiting) is not None
 
 
-async def test_disk_that_cannot_be_asked_stays_as_it_was(house: Rehearsal, tmp_path: Path) -> None:
+async def test_disk_that_is_away_for_a_minute_stops_creates_until_it_is_back(house: Rehearsal, tmp_path: Path) -> None:
+    disk = cramp(house, tmp_path)
+    disk.ratio = 0.5
+    await look_at_disks(house.house)
+    for _ in range(2):
+        disk.ratio = None
+        for _ in range(UNSEEN_MOST - 1):
+            await look_at_disks(house.house)
+        assert await house.accept()
+        await look_at_disks(house.house)
+        with pytest.raises(Overloaded):
+            await house.accept()
+        disk.ratio = 0.5
+        await look_at_disks(house.house)
+        assert await house.accept()
+
+
+async def test_disk_that_cannot_be_asked_once_stays_as_it_was(house: Rehearsal, tmp_path: Path) -> None:
     disk = cramp(house, tmp_path)
     await look_at_disks(house.house)
     disk.ratio = None
