@@ -42,6 +42,7 @@ from proxy.policy.rules import Rules
 from proxy.providers.registry import load_adapters
 from proxy.reloading import Reloading
 from proxy.services.accounts import Registrar
+from proxy.services.belonging import claim_secret, claim_storage
 from proxy.services.house import House
 from proxy.services.restored import Doubted, last_restore, look_back
 from proxy.services.room import watched_room
@@ -87,6 +88,17 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+class Consent(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator takes upon himself at a start."""
+
+    after_restore: bool = False
+    new_secret: bool = False
+    new_storage: bool = False
+
+
+NO_CONSENT = Consent()
+
+
 class Running(msgspec.Struct, kw_only=True):
     """A server that answers; what its owner may want to know and do."""
 
@@ -103,7 +115,7 @@ async def running(
     *,
     sandbox: bool,
     worker_alone: bool = False,
-    after_restore: bool = False,
+    consent: Consent = NO_CONSENT,
 ) -> AsyncIterator[Running]:
     """
     Serves until `stop` is set and the block is left; drains then.
@@ -118,8 +130,9 @@ async def running(
             _take_lock(stack, settings.database.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
-        restored_at = await _prepare(store, rules, sandbox=sandbox, after_restore=after_restore)
+        restored_at = await _prepare(store, rules, secrets, sandbox=sandbox, consent=consent)
         await storage.check()
+        await claim_storage(store, storage, time_hex, place=settings.storage_url, anew=consent.new_storage)
         listening = stack.enter_context(_listen(settings.host, settings.port))
         metrics_listening = None
         if settings.metrics_port is not None:
@@ -197,15 +210,15 @@ async def _open_play_sellers(stack: contextlib.AsyncExitStack, settings: Setting
 # The database at the start
 
 
-async def _prepare(store: Store, rules: Rules, *, sandbox: bool, after_restore: bool) -> int:
+async def _prepare(store: Store, rules: Rules, secrets: Secrets, *, sandbox: bool, consent: Consent) -> int:
     """
     When the database was last restored from a backup; 0 if never.
 
-    Raises ConfigError for a database of the other kind, or a backup, and leaves that as it was.
+    Raises ConfigError for a database of the other kind, of another secret, or a backup, and leaves that as it was.
     """
     try:
         vanished, doubted, restored = await store.write(
-            lambda tx: _take_over(tx, rules, sandbox=sandbox, after_restore=after_restore, alone=store.alone)
+            lambda tx: _take_over(tx, rules, secrets, sandbox=sandbox, consent=consent, alone=store.alone)
         )
     except Overloaded as exc:
         raise ConfigError(f"the database cannot be written: {exc.__cause__}") from exc
@@ -221,7 +234,7 @@ async def _prepare(store: Store, rules: Rules, *, sandbox: bool, after_restore: 
 
 
 def _take_over(
-    tx: Tx, rules: Rules, *, sandbox: bool, after_restore: bool, alone: bool
+    tx: Tx, rules: Rules, secrets: Secrets, *, sandbox: bool, consent: Consent, alone: bool
 ) -> tuple[Vanished, Doubted | None, int]:
     kind = "1" if sandbox else "0"
     known = tenants.fact(tx, "sandbox")
@@ -230,12 +243,13 @@ def _take_over(
         raise ConfigError(f"this database belongs to {mine}; use another for {other} (REELAY_DATABASE_URL)")
     if known is None:
         tenants.set_fact(tx, "sandbox", kind)
+    claim_secret(tx, secrets, anew=consent.new_secret)
     if tenants.find_tenant(tx, BOOTSTRAP_TENANT) is None:
         first = Tenant(id=BOOTSTRAP_TENANT, name=BOOTSTRAP_TENANT, allow_filter_off=True, created_at=tx.now_us)
         tenants.insert_tenant(tx, first)
     if alone:
         work.release_all(tx)
-    doubted = look_back(tx, after_restore=after_restore)
+    doubted = look_back(tx, after_restore=consent.after_restore)
     return mark_vanished(tx, set(rules.accounts)), doubted, last_restore(tx)
 
 
@@ -364,14 +378,14 @@ async def serve(
     *,
     sandbox: bool = False,
     worker_alone: bool = False,
-    after_restore: bool = False,
+    consent: Consent = NO_CONSENT,
 ) -> None:
     """Serves, or only works, until SIGTERM or SIGINT; a second signal ends at once."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
     redact = [secret for secret in (settings.bootstrap_key, settings.secret, settings.metrics_token) if secret]
     logs.configure(settings.log, stream=sys.stderr, redact=redact)
     loop = asyncio.get_running_loop()
-    started = running(settings, env, sandbox=sandbox, worker_alone=worker_alone, after_restore=after_restore)
+    started = running(settings, env, sandbox=sandbox, worker_alone=worker_alone, consent=consent)
     async with started as site:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _asked_to_stop, site.stop)

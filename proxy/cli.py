@@ -56,14 +56,17 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     is_flag=True,
     help="The database was restored from a backup: doubt whatever may have been bought since.",
 )
-def serve(sandbox: bool, after_restore: bool) -> None:
+@click.option("--new-secret", is_flag=True, help="The secret is lost: go on without any key that tenants have.")
+@click.option("--new-storage", is_flag=True, help="The storage is lost: go on without the films that were there.")
+def serve(sandbox: bool, **consent: bool) -> None:
     """Serve the API and work off what is due, until SIGTERM."""
-    from proxy.app import serve as run  # noqa: PLC0415 - the other verbs need none of it
+    from proxy.app import Consent  # noqa: PLC0415 - the other verbs need none of it
+    from proxy.app import serve as run  # noqa: PLC0415
 
     settings = read_settings(os.environ, sandbox=sandbox)
     import uvloop  # noqa: PLC0415 - the same
 
-    uvloop.run(run(settings, os.environ, sandbox=sandbox, after_restore=after_restore))
+    uvloop.run(run(settings, os.environ, sandbox=sandbox, consent=Consent(**consent)))
 
 
 @reelay.command()

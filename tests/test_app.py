@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from proxy.app import running
+from proxy.app import Consent, running
 from proxy.core.errors import ConfigError
 from proxy.outside.base import Room
 from proxy.services.disks import look_at_disks
@@ -177,7 +177,7 @@ async def test_backup_is_served_only_by_who_knows_that_it_is_one(place: Place) -
     url = f"sqlite:///{backup}"
     assert "this database is a backup" in await place.refusal(REELAY_DATABASE_URL=url)
     settings = place.settings(REELAY_DATABASE_URL=url, REELAY_PORT="0")
-    async with running(settings, place.env, sandbox=False, after_restore=True) as site:
+    async with running(settings, place.env, sandbox=False, consent=Consent(after_restore=True)) as site:
         assert site.house.restored_at > 1
     async with running(settings, place.env, sandbox=False) as again:
         assert again.house.restored_at == site.house.restored_at, "the doubt outlives the flag"

@@ -58,6 +58,11 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     def _derive(self, master: str, purpose: str) -> bytes:
         return hmac.digest(master.encode(), f"reelay/{purpose}".encode(), "sha256")
 
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """By which a secret is known again, and which says nothing of it."""
+        return tuple(self._derive(master, "fingerprint").hex()[:32] for master in self.masters)
+
     def key_digests(self, api_key: str) -> tuple[str, ...]:
         """HMAC of an API key under each pepper; the first is what is stored."""
         return tuple(

@@ -11,6 +11,7 @@ from proxy.core.ids import NewId, Secrets, new_api_key
 from proxy.core.money import parse_usd
 from proxy.core.tenant import SCOPES, Tenant
 from proxy.services.acts import REASON_MAX_CHARS, Clerk, check_text
+from proxy.services.belonging import claim_secret
 from proxy.store import tenants
 from proxy.store.base import Store, Tx
 from proxy.store.tenants import ApiKey
@@ -123,7 +124,12 @@ class Registrar:
         return await self._store.read(unit)
 
     async def create_key(self, actor: str, wish: KeyWish) -> MadeKey:
-        """Raises NotFound for the tenant, InvalidValue for a scope that does not exist or a limit out of bounds."""
+        """
+        A key of the secret that the database is used with.
+
+        Raises NotFound for the tenant, InvalidValue for a scope that does not exist or a limit out of bounds,
+        ConfigError for another secret.
+        """
         check_text("name", wish.name, NAME_MAX_CHARS)
         check_text("reason", wish.reason, REASON_MAX_CHARS)
         if not 0 <= (wish.expires_at or 0) <= UNIX_MAX_S:
@@ -135,6 +141,7 @@ class Registrar:
         at, key = self._clock(), new_api_key()
 
         def unit(tx: Tx) -> ApiKey:
+            claim_secret(tx, self._secrets, anew=False)
             row = ApiKey(
                 id=f"key_{self._new_id(at)}",
                 tenant_id=known_tenant(tx, wish.tenant).id,
