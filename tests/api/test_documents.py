@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.api.documents import collect, decode, decode_members, read_json, refuse_length
+from proxy.api.documents import MAX_JSON_PARTS, collect, decode, decode_members, read_json, refuse_length
 from proxy.core.errors import (
     InvalidType,
     InvalidValue,
@@ -116,7 +117,7 @@ def test_good_text_becomes_the_struct() -> None:
         (b'{"name": "\xff"}', InvalidValue, None, "not valid UTF-8"),
         (b'{"name": "\\ud800"}', InvalidValue, None, "not valid JSON"),
         (b'{"name": "a\x00"}', InvalidValue, None, "not valid JSON"),
-        (b'{"name": "a", "anything": ' + b"[" * 100_000, InvalidValue, None, "nested too deeply"),
+        (b'{"name": "a", "anything": ' + b"[" * 90_000, InvalidValue, None, "nested too deeply"),
     ],
 )
 def test_each_mistake_has_its_class_field_and_sentence(
@@ -191,6 +192,50 @@ def test_mistake_in_a_fields_text_names_the_field() -> None:
 
     assert broken.value.param == "routing"
     assert misfit.value.param == "routing.name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"name":"a","labels":{' + b",".join(b'"%d":"1"' % no for no in range(MAX_JSON_PARTS // 4)) + b',"z":[1]}}',
+        b'{"name":"a","tags":[' + b'"",' * MAX_JSON_PARTS + b'""]}',
+        b'{"name":"a","anything":[' + b"1," * MAX_JSON_PARTS + b"1]}",
+        b'{"name":"a","anything":[' + b"[]," * (MAX_JSON_PARTS // 2) + b"{}]}",
+        b'{"name":"a","limits":[' + b"{}," * (MAX_JSON_PARTS // 2) + b"{}]}",
+    ],
+    ids=["members", "strings", "numbers", "lists", "objects"],
+)
+def test_text_of_too_many_parts_is_refused_undecoded(text: bytes) -> None:
+    with pytest.raises(InvalidValue, match=f"The body has more than {MAX_JSON_PARTS} JSON strings") as body:
+        decode(text, Settings)
+    with pytest.raises(InvalidValue, match="The text in 'routing' has more than") as field:
+        decode_members(text, param="routing")
+
+    assert (body.value.param, field.value.param) == (None, "routing")
+
+
+def test_text_of_many_parts_is_decoded() -> None:
+    tags = b",".join([b'""'] * (MAX_JSON_PARTS // 4))
+
+    assert len(decode(b'{"name":"%s","tags":[%s]}' % (b"x" * 10_000_000, tags), Settings).tags) == MAX_JSON_PARTS // 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"name":"a","%s":1}' % (b"x" * 20_000_000),
+        b'{"name":"a","%s":1}' % (b" - at `$" * 2_000_000),
+        b'{"name":"a","limits":[{"%s":1}]}' % (b" - at `$" * 2_000_000),
+    ],
+    ids=["long", "like a path", "like a path, inside"],
+)
+def test_long_name_is_refused_at_once(text: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(RequestError) as caught:
+        decode(text, Settings)
+
+    assert time.process_time() - begun < 0.8
+    assert len(str(caught.value)) < 300
 
 
 async def test_body_is_joined_whole() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.api.forms import (
     MAX_BRACKETS,
+    MAX_ESCAPES,
     MAX_NAME_CHARS,
     MAX_PARTS,
     MAX_TEXT_BYTES,
@@ -400,6 +401,15 @@ async def test_urlencoded_reads_like_multipart() -> None:
 async def test_a_broken_urlencoded_body_is_a_clear_refusal(data: bytes, words: str) -> None:
     with pytest.raises(InvalidValue, match=words):
         await read_urlencoded(aiter(Chunks(data, 100_000)), max_bytes=10**7)
+
+
+@pytest.mark.parametrize("escape", [b"%41", b"+"])
+async def test_urlencoded_body_of_too_many_escapes_is_refused_undecoded(escape: bytes) -> None:
+    data = b"input_reference=" + escape * MAX_ESCAPES
+    assert await read_urlencoded(aiter(Chunks(data, 100_000)), max_bytes=10**7)
+
+    with pytest.raises(InvalidValue, match="escapes; send multipart/form-data"):
+        await read_urlencoded(aiter(Chunks(data + escape, 100_000)), max_bytes=10**7)
 
 
 async def test_an_urlencoded_body_over_the_limit_is_left_unread() -> None:
