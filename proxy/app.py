@@ -381,9 +381,9 @@ async def serve(
     consent: Consent = NO_CONSENT,
 ) -> None:
     """Serves, or only works, until SIGTERM or SIGINT; a second signal ends at once."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
     redact = [secret for secret in (settings.bootstrap_key, settings.secret, settings.metrics_token) if secret]
     logs.configure(settings.log, stream=sys.stderr, redact=redact)
+    _raise_files()
     loop = asyncio.get_running_loop()
     started = running(settings, env, sandbox=sandbox, worker_alone=worker_alone, consent=consent)
     async with started as site:
@@ -399,6 +399,16 @@ async def serve(
             _greet(settings, site.origin)
         await site.stop.wait()
         _log.info("server.draining")
+
+
+def _raise_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FILES_MAX:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, hard))
+    except (OSError, ValueError) as exc:  # The kernel may have a lower limit of its own.
+        _log.warning("files.limited", soft=soft, wanted=FILES_MAX, why=str(exc))
 
 
 def _asked_to_stop(stop: asyncio.Event) -> None:

@@ -22,7 +22,7 @@ from proxy.api.asks import (
     build_ask,
     media_of,
 )
-from proxy.api.documents import collect, decode, decode_members, read_json, refuse_nul, unknown_parameter
+from proxy.api.documents import collected, decode, decode_members, read_json, refuse_nul, unknown_parameter
 from proxy.api.forms import Form, Node, UploadedFile, coerce, read_multipart, read_urlencoded
 from proxy.core.errors import (
     InvalidType,
@@ -59,25 +59,26 @@ async def read_create(
     content_type: str | None, body: AsyncIterator[bytes], *, max_bytes: int, unknown_fields: UnknownFields
 ) -> CreateRequest:
     """
-    Reads no more than `max_bytes`. Raises RequestError, never anything else for what the client sent.
+    Reads no more than `max_bytes`.
 
-    Without a content type, a body that begins like a JSON object is taken for one. Multipart under a
-    JSON header, which SDKs send when their user forces the header, is recognised by its first bytes.
+    Raises RequestError for what the client sent, Overloaded where all bodies together are too much. Without a content
+    type, a body that begins like a JSON object is taken for one. Multipart under a JSON header, which SDKs send when
+    their user forces the header, is recognised by its first bytes.
     """
     media_type, options = _media_type(content_type)
     if media_type == "application/json":
-        data = await collect(body, max_bytes=max_bytes)
-        if data[:2] == b"--":
-            return await _from_mislabelled(data, unknown_fields)
-        return _from_json(data, unknown_fields)
+        async with collected(body, max_bytes=max_bytes) as data:
+            if data[:2] == b"--":
+                return await _from_mislabelled(data, unknown_fields)
+            return _from_json(data, unknown_fields)
     if media_type == "multipart/form-data":
         return _from_form(await _multipart(options.get("boundary"), body, max_bytes), unknown_fields)
     if media_type == "application/x-www-form-urlencoded":
         return _from_form(await read_urlencoded(body, max_bytes=max_bytes), unknown_fields)
     if media_type == "":
-        data = await collect(body, max_bytes=max_bytes)
-        if data.lstrip()[:1] == b"{":
-            return _from_json(data, unknown_fields)
+        async with collected(body, max_bytes=max_bytes) as data:
+            if data.lstrip()[:1] == b"{":
+                return _from_json(data, unknown_fields)
     raise UnsupportedMediaType(
         f"Content-Type {media_type[:64]!r} is not understood; send application/json, multipart/form-data "
         "or application/x-www-form-urlencoded."
@@ -101,7 +102,8 @@ def _media_type(content_type: str | None) -> tuple[str, dict[str, str]]:
 async def _multipart(boundary: str | None, body: AsyncIterator[bytes], max_bytes: int) -> Form:
     if boundary:
         return await read_multipart(boundary, body, max_bytes=max_bytes)
-    return await _recovered(await collect(body, max_bytes=max_bytes))
+    async with collected(body, max_bytes=max_bytes) as data:
+        return await _recovered(data)
 
 
 async def _recovered(data: bytes) -> Form:

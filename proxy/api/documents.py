@@ -1,9 +1,10 @@
 """JSON text to Structs, every mistake named by its field."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import AsyncIterator, Iterable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -11,6 +12,7 @@ from proxy.core.errors import (
     InvalidType,
     InvalidValue,
     MissingParameter,
+    Overloaded,
     PayloadTooLarge,
     RequestError,
     UnknownParameter,
@@ -28,6 +30,37 @@ seconds, in which nobody else is served.
 
 _SHOWN_CHARS = 64
 """What a stranger invented is repeated to him no longer than this."""
+
+
+HELD_MAX_BYTES = 256 * 1024 * 1024
+"""Of all bodies that are being read, together."""
+UNCOUNTED_BYTES = 64 * 1024
+"""Of each of them: as much as the server keeps of it anyway. So small requests are read whoever fills the rest."""
+
+
+class Hold:
+    """What this process keeps of a body until it is decoded; given back at the end of the block, however that comes."""
+
+    _all_bytes = 0
+    """Of every hold in the process, beyond what is not counted."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Hold._all_bytes -= max(0, self._bytes - UNCOUNTED_BYTES)
+        self._bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Raises Overloaded where all bodies together would be too much."""
+        more = max(0, self._bytes + size_bytes - UNCOUNTED_BYTES) - max(0, self._bytes - UNCOUNTED_BYTES)
+        if Hold._all_bytes + more > HELD_MAX_BYTES and more:
+            raise Overloaded("Too many large requests are being read at this moment.")
+        Hold._all_bytes += more
+        self._bytes += size_bytes
 
 
 class Meter:
@@ -69,21 +102,26 @@ def _too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is larger than the {max_bytes} bytes that are accepted here.")
 
 
-async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
-    """The whole body. Raises PayloadTooLarge without reading on."""
-    meter, chunks = Meter(max_bytes), []
-    async for chunk in body:
-        meter.count(chunk)
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+@contextlib.asynccontextmanager
+async def collected(body: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:
+    """The whole body, held for the block. Raises PayloadTooLarge or Overloaded without reading on."""
+    meter, chunks = Meter(max_bytes), list[bytes]()
+    with Hold() as hold:
+        async for chunk in body:
+            meter.count(chunk)
+            hold.take(len(chunk))
+            chunks.append(chunk)
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        yield data
 
 
 async def read_json(body: AsyncIterator[bytes], shape: type[T], *, max_bytes: int) -> T:
-    """A JSON body as `shape`. Raises RequestError, never anything else for what the client sent."""
-    data = await collect(body, max_bytes=max_bytes)
-    value = decode(data, shape)
-    if b"\\u0000" in data:
-        refuse_nul(msgspec.to_builtins(value))
+    """A JSON body as `shape`. Raises RequestError for what the client sent, Overloaded where there is no room."""
+    async with collected(body, max_bytes=max_bytes) as data:
+        value = decode(data, shape)
+        if b"\\u0000" in data:
+            refuse_nul(msgspec.to_builtins(value))
     return value
 
 

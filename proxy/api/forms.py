@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 from multipart import MultipartError, MultipartSegment, ParserError, PushMultipartParser
 
-from proxy.api.documents import Meter, collect, decode
+from proxy.api.documents import Hold, Meter, collected, decode
 from proxy.core.errors import InvalidType, InvalidValue
 
 MAX_PARTS = 200
@@ -66,14 +66,15 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_multipart(boundary: str, body: AsyncIterator[bytes], *, max_bytes: int) -> Form:
     """Raises PayloadTooLarge without reading on, InvalidValue for a body that is broken or out of bounds."""
-    meter, parts = Meter(max_bytes), _Parts()
-    try:
-        parser = _Parser(boundary, max_segment_count=MAX_PARTS)
-        async for chunk in _from_its_boundary(boundary, body, meter):
-            parts.take(parser.parse(chunk))
-        parser.close()
-    except MultipartError as exc:
-        raise InvalidValue(f"The multipart body cannot be read: {exc.args[0]}.") from exc
+    with Hold() as hold:
+        meter, parts = Meter(max_bytes), _Parts(hold)
+        try:
+            parser = _Parser(boundary, max_segment_count=MAX_PARTS)
+            async for chunk in _from_its_boundary(boundary, body, meter):
+                parts.take(parser.parse(chunk))
+            parser.close()
+        except MultipartError as exc:
+            raise InvalidValue(f"The multipart body cannot be read: {exc.args[0]}.") from exc
     return Form(fields=nest(parts.leaves), files=tuple(leaf for _, leaf in parts.leaves if not isinstance(leaf, str)))
 
 
@@ -101,7 +102,11 @@ async def _from_its_boundary(boundary: str, body: AsyncIterator[bytes], meter: M
 
 async def read_urlencoded(body: AsyncIterator[bytes], *, max_bytes: int) -> Form:
     """Raises PayloadTooLarge without reading on, InvalidValue for a body that is broken or out of bounds."""
-    data = await collect(body, max_bytes=max_bytes)
+    async with collected(body, max_bytes=max_bytes) as data:
+        return _urlencoded(data)
+
+
+def _urlencoded(data: bytes) -> Form:
     if data.lstrip()[:1] == b"{":
         raise InvalidValue("The body looks like JSON, but Content-Type says it is a form; send application/json.")
     if data.count(b"&") >= MAX_PARTS:
@@ -146,7 +151,8 @@ class _TextBudget:
 class _Parts:
     """Turns the parser's events into leaves: text is kept, files are hashed as they pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
         self.leaves: list[tuple[str, Leaf]] = []
         self._budget = _TextBudget()
         self._segment: MultipartSegment | None = None
@@ -172,6 +178,7 @@ class _Parts:
         assert self._segment is not None, "the parser names a part before it gives its bytes"
         if self._text is not None:
             self._budget.spend(self._segment.name, len(data))
+            self._hold.take(len(data))
             self._text.append(data)
             return
         self._digest.update(data)

@@ -32,8 +32,14 @@ _HEAD_TOO_LARGE = f"A request's head has no more than {HEAD_MAX_BYTES} bytes."
 UNREAD_STEP_BYTES = 32 * 1024
 """Of an answer, by which a client shows that it reads it."""
 
-FILES_MAX: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-"""Files and connections that the system lets this process have open."""
+
+def files_most(hard: int) -> int:
+    """Files and connections that may be open, by the system's hard limit, which may be none."""
+    return FILES_ENOUGH if hard == resource.RLIM_INFINITY else hard
+
+
+FILES_ENOUGH: Final = 65_536
+FILES_MAX: Final = files_most(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 CONNECTIONS_MAX: Final = min(10_000, FILES_MAX // 2)
 """Clients at once; the other half is for sellers, the database and films."""
 TURNED_AWAY_S: Final = 5

@@ -1,5 +1,6 @@
 """JSON to Structs: every mistake has a class, a field and a sentence."""
 
+import asyncio
 import contextlib
 import enum
 import time
@@ -11,11 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.api.documents import MAX_JSON_PARTS, collect, decode, decode_members, read_json, refuse_length
+from proxy.api.documents import (
+    HELD_MAX_BYTES,
+    MAX_JSON_PARTS,
+    UNCOUNTED_BYTES,
+    collected,
+    decode,
+    decode_members,
+    read_json,
+    refuse_length,
+)
 from proxy.core.errors import (
     InvalidType,
     InvalidValue,
     MissingParameter,
+    Overloaded,
     PayloadTooLarge,
     RequestError,
     UnknownParameter,
@@ -238,6 +249,11 @@ def test_long_name_is_refused_at_once(text: bytes) -> None:
     assert len(str(caught.value)) < 300
 
 
+async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
+    async with collected(body, max_bytes=max_bytes) as data:
+        return data
+
+
 async def test_body_is_joined_whole() -> None:
     assert await collect(aiter(Chunks(b"ab", b"", b"c")), max_bytes=3) == b"abc"
     assert await collect(aiter(Chunks()), max_bytes=3) == b""
@@ -250,6 +266,52 @@ async def test_reading_stops_at_the_chunk_that_is_too_much() -> None:
         await collect(aiter(body), max_bytes=25)
 
     assert body.read == 3
+
+
+LARGE = b"x" * (HELD_MAX_BYTES // 4 + UNCOUNTED_BYTES)
+
+
+async def test_all_bodies_together_are_bounded_and_small_ones_are_let_through() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(collected(aiter(Chunks(LARGE)), max_bytes=HELD_MAX_BYTES))
+        with pytest.raises(Overloaded, match="Too many large requests"):
+            await collect(aiter(Chunks(b"x" * UNCOUNTED_BYTES, b"x")), max_bytes=HELD_MAX_BYTES)
+        assert await collect(aiter(Chunks(b"x" * UNCOUNTED_BYTES)), max_bytes=HELD_MAX_BYTES)
+    assert await collect(aiter(Chunks(LARGE)), max_bytes=HELD_MAX_BYTES)
+
+
+class Broken:
+    """A body that ends otherwise than well, or not at all."""
+
+    def __init__(self, end: BaseException | None) -> None:
+        self._end = end
+        self.held = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield LARGE
+        yield LARGE
+        self.held.set()
+        if self._end is not None:
+            raise self._end
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("end", [None, InvalidValue("The body broke off."), RuntimeError()], ids=repr)
+async def test_room_is_given_back_however_a_body_ends(end: BaseException | None) -> None:
+    for _ in range(3):
+        body = Broken(end)
+        reading = asyncio.create_task(read_json(aiter(body), Settings, max_bytes=HELD_MAX_BYTES))
+        await body.held.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError if end is None else type(end)):
+            await reading
+    with pytest.raises(PayloadTooLarge):
+        await collect(aiter(Chunks(LARGE, LARGE, LARGE)), max_bytes=len(LARGE) * 2)
+    with pytest.raises(InvalidValue):
+        await read_json(aiter(Chunks(LARGE)), Settings, max_bytes=HELD_MAX_BYTES)
+    async with collected(aiter(Chunks(*[LARGE] * 3)), max_bytes=HELD_MAX_BYTES):
+        pass
 
 
 async def test_read_json_reads_and_decodes() -> None:

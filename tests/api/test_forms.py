@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.api.documents import HELD_MAX_BYTES
 from proxy.api.forms import (
     MAX_BRACKETS,
     MAX_ESCAPES,
@@ -27,7 +28,7 @@ from proxy.api.forms import (
     read_urlencoded,
     sniff,
 )
-from proxy.core.errors import InvalidType, InvalidValue, PayloadTooLarge, RequestError
+from proxy.core.errors import InvalidType, InvalidValue, Overloaded, PayloadTooLarge, RequestError
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 20
 
@@ -410,6 +411,20 @@ async def test_urlencoded_body_of_too_many_escapes_is_refused_undecoded(escape: 
 
     with pytest.raises(InvalidValue, match="escapes; send multipart/form-data"):
         await read_urlencoded(aiter(Chunks(data + escape, 100_000)), max_bytes=10**7)
+
+
+async def test_files_that_are_not_kept_need_no_room_and_text_does() -> None:
+    size_bytes = HELD_MAX_BYTES + 1_000_000
+    for file, refused in (('; filename="a"', False), ("", True)):
+        head = f'--X\r\nContent-Disposition: form-data; name="input_reference"{file}\r\n\r\n'.encode()
+        pieces = (head, *[b"x" * 1_000_000] * (size_bytes // 1_000_000), b"\r\n--X--\r\n")
+        with pytest.raises(Overloaded) if refused else contextlib.nullcontext():
+            await read_multipart("X", _each(*pieces), max_bytes=2 * size_bytes)
+
+
+async def _each(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 async def test_an_urlencoded_body_over_the_limit_is_left_unread() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -11,7 +12,16 @@ import pytest
 import structlog.testing
 import uvicorn
 
-from proxy.api.patience import HEAD_MAX_BYTES, UNREAD_STEP_BYTES, BoundedProtocol, Patience, hurry_all
+from proxy.api.patience import (
+    CONNECTIONS_MAX,
+    FILES_MAX,
+    HEAD_MAX_BYTES,
+    UNREAD_STEP_BYTES,
+    BoundedProtocol,
+    Patience,
+    files_most,
+    hurry_all,
+)
 
 FILM = b"f" * 8_000_000
 """More than the system takes from us for a client that does not read."""
@@ -444,6 +454,12 @@ async def test_those_who_idle_make_room_when_it_gets_narrow(server: Server, port
     assert await last.readuntil(b"\r\n\r\n0")
     waiter.close()
     its_writer.close()
+
+
+def test_system_without_a_limit_on_files_leaves_room_for_clients() -> None:
+    assert files_most(resource.RLIM_INFINITY) // 2 > 10_000
+    assert files_most(1024) == 1024
+    assert 0 < CONNECTIONS_MAX <= FILES_MAX // 2
 
 
 async def test_far_too_many_clients_are_told_nothing(port: int) -> None:

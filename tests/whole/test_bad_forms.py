@@ -163,15 +163,12 @@ async def test_body_that_breaks_off_is_no_request(shop: Company, team: Team, con
 
 
 async def test_client_that_breaks_off_is_not_taken_for_a_fault_of_ours(shop: Company, team: Team) -> None:
-    """No stack trace in the log and no 500 in the metrics, which a stranger could fill at will."""
-    stranger = b"POST /callbacks/nobodys HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
-    await break_off(shop, stranger + b"5\r\n{}")
+    """No stack trace in the log and no 500 in the metrics, which a client could fill at will."""
     await break_off(shop, request_head(team.key, "content-length: 99") + b'{"prompt"')
     requests = "reelay_http_requests_total"
-    for route in ("/callbacks/{token}", "/v1/videos"):
-        async with asyncio.timeout(10):
-            while not (seen := await scrape(shop)).sum(requests, route=route, code_class="4xx"):
-                await asyncio.sleep(0.02)
+    async with asyncio.timeout(10):
+        while not (seen := await scrape(shop)).sum(requests, route="/v1/videos", code_class="4xx"):
+            await asyncio.sleep(0.02)
     assert seen.sum(requests, code_class="5xx") == 0
     assert '"level":"error"' not in (shop.folder / f"serve-{shop.port}.log").read_text()
 
