@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import random
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.api.patience import HEAD_MAX_BYTES, Patience
+from tests.torture.bending import torn
 from tests.whole.company import Company, Team, answer_to, open_company, refused, request_head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -142,6 +145,60 @@ async def heard_end(reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(1):
             assert await reader.read(1) == b""
+
+
+BENT = 800
+_ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+\r\n((?:[a-z-]+: [^\r\n]*\r\n)+)\r\n")
+
+
+def refused_or_answered(said: bytes) -> set[int]:
+    """The statuses of the answers that these bytes are, one after the other; each refusal is in the envelope."""
+    statuses = set()
+    while said := said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n"):
+        head = _ANSWER.match(said)
+        assert head is not None, said[:500]
+        length = re.search(rb"content-length: (\d+)\r\n", head[2])
+        end = head.end() + (int(length[1]) if length else 0)
+        body, said = said[head.end() : end], said[end:]
+        statuses.add(int(head[1]))
+        if int(head[1]) >= 400 and body:
+            assert set(json.loads(body)) == {"error"}, body
+    return statuses
+
+
+async def test_bent_requests_get_whole_answers_or_an_end_and_leave_no_trace(shop: Company, team: Team) -> None:
+    """From the same dice each time; nothing that is bent may be bought either."""
+    wish = b'{"prompt":"a paper boat"}'
+    quote = request_head(team.key).replace(b"/v1/videos ", b"/v1/videos/quote ", 1).removesuffix(b"\r\n")
+    whole = [
+        quote + b"content-length: %d\r\n\r\n%s" % (len(wish), wish),
+        quote + b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nx: y\r\n\r\n" % (len(wish), wish),
+        quote + b"connection: Upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n%s" % (len(wish), wish),
+        quote + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n%s" % (len(wish), wish),
+        b"GET http://a/healthz?a=%00 HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
+    ]
+    dice = random.Random(7)
+    before, statuses = await shop.kept(), set[int]()
+    sent = [torn(b"".join(dice.choices(whole, k=dice.randint(1, 3))), dice) for _ in range(BENT)]
+
+    async def ask(request: bytes) -> set[int]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+        writer.write(request + b"\r\n\r\n")
+        said = b""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(1):
+                while piece := await reader.read(65536):
+                    said += piece
+        writer.transport.abort()
+        return refused_or_answered(said)
+
+    for start in range(0, BENT, 100):
+        statuses.update(*await asyncio.gather(*(ask(request) for request in sent[start : start + 100])))
+    assert {200, 400, 401, 404} <= statuses
+    assert not [status for status in statuses if status >= 500]
+    assert await shop.kept() == before
+    assert '"level":"error"' not in (shop.folder / f"serve-{shop.port}.log").read_text()
 
 
 async def test_endless_head_is_refused(shop: Company) -> None:
