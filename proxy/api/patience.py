@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import resource
 import termios
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -74,7 +73,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._deaf = False
         """Whether what is still sent is heard no more: it was refused, or is in another protocol."""
-        self._head_bytes = 0
         self._beside_body_bytes = 0
         """Heads, trailers and frames of chunks since the last byte of a body, or the last whole request."""
         self._since = self.loop.time()
@@ -115,20 +113,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._since = self.loop.time()
-        self._head_bytes = 0
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._head_bytes += len(url)
-        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # A trailer is no header: whoever looked at the head alone would not know of it.
-            self._head_bytes += len(name) + len(b": ") + len(value) + len(b"\r\n")
             super().on_header(name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        if self._head_bytes > HEAD_MAX_BYTES:
+        if self._beside_body_bytes > HEAD_MAX_BYTES and _head_bytes(self.url, self.headers) > HEAD_MAX_BYTES:
             raise InvalidValue(_HEAD_TOO_LARGE)
         refuse_ambiguous(self.parser.get_http_version(), self.headers)
         upgrades = self.parser.should_upgrade()
@@ -229,20 +221,26 @@ def refuse_ambiguous(version: str, headers: Headers) -> None:
     """
     if version not in {"1.0", "1.1"}:
         raise InvalidValue("The request is in no version of HTTP that is spoken here; send HTTP/1.1.")
-    given = Counter(name for name, _ in headers)
+    given = [name for name, _ in headers]
     for name in _ONCE:
-        if given[name] > 1:
+        if given.count(name) > 1:
             raise InvalidValue(f"The header {name.decode().title()!r} is given more than once.")
-    if version == "1.1" and not given[b"host"]:
+    if version == "1.1" and b"host" not in given:
         raise InvalidValue("The header 'Host' is missing.")
+    if b"transfer-encoding" not in given:
+        return
     encodings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
-    if encodings and (encodings != [b"chunked"] or version == "1.0" or given[b"content-length"]):
+    if encodings != [b"chunked"] or version == "1.0" or b"content-length" in given:
         raise InvalidValue(
             "The only Transfer-Encoding that is understood is chunked, in HTTP/1.1, without a Content-Length."
         )
 
 
 _ONCE = (b"host", b"content-length", b"authorization", b"api-key", b"idempotency-key", b"content-type")
+
+
+def _head_bytes(url: bytes, headers: Headers) -> int:
+    return len(url) + sum(len(name) + len(b": ") + len(value) + len(b"\r\n") for name, value in headers)
 
 
 def _has_body(headers: Headers) -> bool:
