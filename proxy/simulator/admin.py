@@ -39,6 +39,8 @@ class ClockState(msgspec.Struct, kw_only=True):
 class FaultState(msgspec.Struct, kw_only=True):
     catalogue: list[Fault]
     armed: list[Armed]
+    struck: dict[str, dict[str, int]]
+    """By seller and fault, how often; those that stay with a job for its life or output stand in the books."""
 
 
 class Books(msgspec.Struct, kw_only=True):
@@ -76,7 +78,7 @@ class Admin(Controller):
 
     @get("/faults", sync_to_thread=False)
     def faults(self, sandbox: NamedDependency[Sandbox]) -> FaultState:
-        return FaultState(catalogue=list(CATALOGUE.values()), armed=sandbox.faults.armed)
+        return FaultState(catalogue=list(CATALOGUE.values()), armed=sandbox.faults.armed, struck=sandbox.faults.struck)
 
     @post("/faults", status_code=201, sync_to_thread=False)
     def arm(self, sandbox: NamedDependency[Sandbox], data: JSONBody[Armed]) -> Armed:

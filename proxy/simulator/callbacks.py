@@ -8,6 +8,7 @@ import httpx
 
 from proxy.simulator.base import Letter, Polled
 from proxy.simulator.clock import Clock
+from proxy.simulator.faults import Faults
 from proxy.simulator.job import Job, State
 
 AT_ONCE = 32
@@ -18,13 +19,19 @@ MIN_TIMEOUT_S = 2.0
 
 _OPPOSITE: dict[State, State] = {"succeeded": "failed", "failed": "succeeded", "cancelled": "succeeded"}
 
+_SHOWN = frozenset({"cb_altered", "cb_wrong_signature", "cb_old", "cb_unknown_id", "cb_late"})
+"""Faults that each letter shows."""
+
 
 class Callbacks:
     """The mail room of all sellers that call back."""
 
-    def __init__(self, *, sellers: Mapping[str, Polled], clock: Clock, on_change: Callable[[Job], None]) -> None:
+    def __init__(
+        self, *, sellers: Mapping[str, Polled], clock: Clock, faults: Faults, on_change: Callable[[Job], None]
+    ) -> None:
         self._sellers = sellers
         self._clock = clock
+        self._faults = faults
         self._on_change = on_change
         self._client: httpx.AsyncClient | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -41,7 +48,10 @@ class Callbacks:
 
     def announce(self, job: Job) -> None:
         """Starts telling the end of a job, or goes on where an earlier run stopped."""
-        if job.callback_url is None or "cb_lost" in job.faults:
+        if job.callback_url is None:
+            return
+        if "cb_lost" in job.faults:
+            self._faults.note(job.seller, "cb_lost")
             return
         job.callback_open = True
         self._spawn(self._deliver(job, again=False))
@@ -69,11 +79,14 @@ class Callbacks:
         for wait_s in waits_s:
             await self._clock.sleep(wait_s)
             status = await self._post(job, self._letter(job, state=job.state))
+            for id_ in _SHOWN & job.faults.keys():
+                self._faults.note(job.seller, id_)
             job.callback_tries += 1
             refused = status is not None and 300 <= status < 500
             if (status is not None and 200 <= status < 300) or (refused and not courier.repeats_on_4xx):
                 break
         if "cb_duplicate" in job.faults and not again:
+            self._faults.note(job.seller, "cb_duplicate")
             await self._post(job, self._letter(job, state=job.state))
         job.callback_open = False
         self._on_change(job)

@@ -88,9 +88,12 @@ class Desk:
         """A create from the key to the receipt. `read` raises Refused for input that the seller will not take."""
         job, faults = self._accept(seller, asked, prompt=prompt, read=read)
         if "cb_early" in faults and job.callback_url is not None:
+            self._faults.note(seller.name, "cb_early")
             await self.callbacks.early(job)
-        receipt = seller.receipt_without_id(job) if "no_id" in faults else seller.receipt(job)
-        return self._spoilt(receipt, faults)
+        if "no_id" in faults:
+            self._faults.note(seller.name, "no_id")
+            return self._spoilt(seller, seller.receipt_without_id(job), faults)
+        return self._spoilt(seller, seller.receipt(job), faults)
 
     def order_and_wait(self, seller: Seller, asked: Asked, *, prompt: object, read: Callable[[], Order]) -> Answer:
         """The same at a blocking seller, whose receipt follows when the job has ended; the job waits for nobody."""
@@ -101,9 +104,10 @@ class Desk:
         for id_, broken in _MIDWAY.items():
             if id_ in faults:
                 await self._clock.sleep(job.queue_s + job.run_s / 2)
+                self._faults.note(seller.name, id_)
                 return broken
         await self.jobs.ended(job)
-        return self._spoilt(seller.receipt(job), faults) if job.has_ended else _RESET
+        return self._spoilt(seller, seller.receipt(job), faults) if job.has_ended else _RESET
 
     def _accept(
         self, seller: Seller, asked: Asked, *, prompt: object, read: Callable[[], Order]
@@ -116,6 +120,7 @@ class Desk:
         order = read()
         for why in ("no_credit", "invalid", "moderation"):
             if why in faults:
+                self._faults.note(seller.name, why)
                 raise Refused(self.refuse(seller, why))
         job = self.jobs.accept(
             order,
@@ -140,14 +145,18 @@ class Desk:
     def _refuse_unread(self, seller: Seller, faults: dict[str, float | None]) -> None:
         """Raises Refused for the faults that strike before the body is looked at."""
         if "reset_before" in faults:
+            self._faults.note(seller.name, "reset_before")
             raise Refused(_RESET)
         if "unauthorized" in faults:
+            self._faults.note(seller.name, "unauthorized")
             raise Refused(self.refuse(seller, "unauthorized"))
         for id_, page in (("error_502_html", (502, "Bad Gateway")), ("error_503_html", (503, "Service Unavailable"))):
             if id_ in faults:
+                self._faults.note(seller.name, id_)
                 raise Refused(html_answer(*page))
         for id_, why in _ORDINARY.items():
             if id_ in faults:
+                self._faults.note(seller.name, id_)
                 raise Refused(self._with_retry_after(self.refuse(seller, why), id_))
 
     def _with_retry_after(self, answer: Answer, fault: str) -> Answer:
@@ -160,8 +169,11 @@ class Desk:
             return answer
         return msgspec.structs.replace(answer, headers=(*answer.headers, ("retry-after", value)))
 
-    def _spoilt(self, receipt: Answer, faults: dict[str, float | None]) -> Answer:
+    def _spoilt(self, seller: Seller, receipt: Answer, faults: dict[str, float | None]) -> Answer:
         """The answer to an order that is stored, as the faults leave it."""
+        for id_ in ("reset_after", "invalid_json", "wrong_type", "slow_reply"):
+            if id_ in faults:
+                self._faults.note(seller.name, id_)
         if "reset_after" in faults:
             return _RESET
         if "invalid_json" in faults:
@@ -191,11 +203,13 @@ class Desk:
     def _refuse_poll(self, seller: Seller, job: Job, struck: dict[str, float | None]) -> None:
         first = job.polls <= MARKED_POLLS
         if "revoked" in struck or ("revoked" in job.faults and job.state != "queued"):
+            self._faults.note(seller.name, "revoked")
             # A key revoked half way is a plain 401 at every seller, also where bad keys are told inside a 200.
             answer = self.refuse(seller, "unauthorized")
             raise Refused(msgspec.structs.replace(answer, status=401))
         for fault, why in _POLL_FAULTS.items():
             if fault in struck or (first and fault in job.faults):
+                self._faults.note(seller.name, fault)
                 raise Refused(self.refuse(seller, why))
 
 

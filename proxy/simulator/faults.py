@@ -160,6 +160,13 @@ class Faults:
     def __init__(self, *, seed: int) -> None:
         self._armed: list[Armed] = []
         self._dice = random.Random(seed)
+        self.struck: dict[str, dict[str, int]] = {}
+        """By seller, how often orders, polls, downloads and callbacks were answered or made as a fault has it."""
+
+    def note(self, seller: str, fault: str) -> None:
+        """It strikes at this moment."""
+        counts = self.struck.setdefault(seller, {})
+        counts[fault] = counts.get(fault, 0) + 1
 
     @property
     def armed(self) -> list[Armed]:

@@ -76,7 +76,7 @@ class FileHost:
         try:
             job = self._job(asked, life_s=life_s, signs_links=signs_links)
             faults = self._strike(job, asked, signs_links=signs_links)
-            self._refuse(faults)
+            self._refuse(job, faults)
             clip = await self._films.clip(job.shape)
             start, end = _span(asked, len(clip))
         except Refused as no:
@@ -99,6 +99,8 @@ class FileHost:
         )
         if too_old:
             job.links_renewed = True
+            if "expired" in job.faults:
+                self._faults.note(job.seller, "expired")
             raise Refused(json_answer(403, {"error": "the link has expired"}))
         return job
 
@@ -114,8 +116,11 @@ class FileHost:
         armed = self._faults.draw(job.seller, "file") if asked.method == "GET" else {}
         return {**own, **armed}
 
-    @staticmethod
-    def _refuse(faults: dict[str, float | None]) -> None:
+    def _refuse(self, job: Job, faults: dict[str, float | None]) -> None:
+        for id_ in ("url_404", "html_file", "expired"):
+            if id_ in faults:
+                self._faults.note(job.seller, id_)
+                break
         if "url_404" in faults:
             raise Refused(json_answer(404, {"error": "no such file"}))
         if "html_file" in faults:
@@ -144,6 +149,9 @@ class FileHost:
         if asked.method == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return status
+        for id_ in ("truncated", "slow_file"):
+            if id_ in faults:
+                self._faults.note(job.seller, id_)
         stop = start + (end - start) // 2 if "truncated" in faults else end
         if not await self._pour(clip[start:stop], faults, receive, send):
             return status

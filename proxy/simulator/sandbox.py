@@ -54,7 +54,7 @@ class Sandbox:
         self.switches = Switches()
         self.ledger = Ledger(BILLING)
         polled: dict[str, Polled] = {}
-        self.callbacks = Callbacks(sellers=polled, clock=self.clock, on_change=self._on_change)
+        self.callbacks = Callbacks(sellers=polled, clock=self.clock, faults=self.faults, on_change=self._on_change)
         self.desk = Desk(
             clock=self.clock,
             jobs=self.jobs,
@@ -136,6 +136,7 @@ class Sandbox:
         self.jobs.clear()
         self.ledger.clear()
         self.journal.clear()
+        self.faults.struck.clear()
         self._changed.clear()
         if self._archive is not None:
             self._archive.forget_jobs()

@@ -261,6 +261,7 @@ async def test_armed_faults_strike_so_many_times_and_are_listed(shopper: Shopper
     assert listed["armed"][0]["count"] == 2
     assert statuses == [503, 503, 200]
     assert after["armed"] == []
+    assert (listed["struck"], after["struck"]) == ({}, {"evolink": {"error_503": 1}, "shortapi": {"error_503": 1}})
 
 
 async def test_mistakes_in_arming_are_refused(shopper: Shopper) -> None:

@@ -51,6 +51,7 @@ async def _fuzz_api(folder: Path, engine: str, first_seed: int) -> list[Tally]:
             await asyncio.to_thread(stranger.cover, seconds=COVER_S)
             await asyncio.to_thread(stranger.fuzz, first_seed, examples=20, seconds=FUZZ_S)
             code, doubts, _ = await shop.cli("audit")
+            stranger.tally.differences += [f"{label} was never asked" for label in stranger.unasked]
             stranger.tally.differences += [f"audit: {doubts.strip()}"] if code else []
             tallies.append(stranger.tally)
     return tallies
@@ -72,7 +73,9 @@ def _fuzz_surfaces(surfaces: tuple[Surface, ...], first_seed: int) -> list[Tally
 
 
 def _another_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+    """One for each task: the most memory that a process ever held would hide what the next surface takes."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(max_workers=1, mp_context=spawn, max_tasks_per_child=1)
 
 
 def fuzz_for(number: int, seconds: float, first_seed: int) -> Tally:

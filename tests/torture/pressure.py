@@ -15,7 +15,7 @@ from proxy.policy.retries import FLOOR, LENGTH_US, SHARE
 from tests.ports import free_port
 from tests.torture.revived import Order, Revived
 from tests.torture.verdict import Tally, judge
-from tests.whole.scenes import rule
+from tests.whole.scenes import PRICES, rule
 
 SELLER = "evolink"
 SPEED = 25.0
@@ -27,6 +27,7 @@ OUTAGE_S = 20.0
 BACK_WITHIN_S = 180.0
 """From the end of an outage to the last film; a breaker's pause and a seller's backoff are part of it."""
 CROWD = 1_500
+PRICE_MICROUSD = 4 * PRICES[SELLER]
 CONNECTIONS = 200
 GROWTH_MAX_BYTES = 128 * 1024 * 1024
 """By which a server may grow under a flood; the pages that SQLite keeps at hand are half of it."""
@@ -168,6 +169,8 @@ async def flood(stage: Revived, folder: Path, engine: str, *, crowd: int = CROWD
     """More creates than the server can take, over many connections, at sellers that take their time."""
     await stage.move(folder, engine, rules)
     stage.begin()
+    fitting = crowd * 2 // 3
+    await stage.allot("tenant", fitting * PRICE_MICROUSD)
     await stage.ask("GET", "/readyz")
     await stage.arm(SELLER, "throttled", probability=0.3)
     held = _held_bytes(stage)
@@ -184,6 +187,10 @@ async def flood(stage: Revived, folder: Path, engine: str, *, crowd: int = CROWD
         flush=True,
     )
     tally.differences += odd
+    if len(stage.accepted) != fitting:
+        tally.differences.append(f"{len(stage.accepted)} were accepted, the budget is for {fitting}")
+    if tally.delivered != len(stage.accepted):
+        tally.differences.append(f"{len(stage.accepted) - tally.delivered} videos did not outlive the flood")
     if grown > GROWTH_MAX_BYTES:
         tally.differences.append(f"the server has grown by {grown // 2**20} MiB")
     return tally
@@ -225,7 +232,9 @@ async def _insist(client: httpx.AsyncClient, order: Order) -> httpx.Response:
 
 
 def _is_fair_refusal(answer: httpx.Response) -> bool:
-    """Whether it says when to come back."""
+    """Whether it says when to come back, or that there is no money for it."""
+    if answer.status_code == 429 and answer.json()["error"]["code"] == "insufficient_quota":
+        return str(answer.headers.get("x-should-retry")) == "false"
     return answer.status_code in {429, 503} and 1 <= int(answer.headers.get("retry-after", "0")) <= 60
 
 

@@ -26,7 +26,7 @@ from tests.databases import OwnServer, whole_in
 from tests.ports import free_port
 from tests.torture import mortal
 from tests.torture.crash_points import rules
-from tests.torture.revived import Order, Revived
+from tests.torture.revived import FAILING_MAX_S, Failures, Order, Revived
 from tests.torture.verdict import Tally, judge, summed
 from tests.whole.scenes import metric
 from tests.whole.stage import KEY, SELLERS
@@ -123,9 +123,10 @@ class Fleet(Revived):
             raise RuntimeError(f"it is not ready: {log.read_text()[-3000:]}")
         return replica
 
-    async def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+    async def ask(self, method: str, path: str, *, patience_s: float = FAILING_MAX_S, **sent: Any) -> httpx.Response:
         """The first answer that is not `come back later`; whatever else is none of a client's business is wrong."""
         loop = asyncio.get_running_loop()
+        failures = Failures(patience_s)
         while True:
             replica = self.at_work[next(self._turns) % len(self.at_work)]
             begun = loop.time()
@@ -137,6 +138,8 @@ class Fleet(Revived):
                 await asyncio.sleep(0.05)
                 continue
             self.longest_s = max(self.longest_s, loop.time() - begun)
+            if answer.status_code >= 500:
+                failures.add(answer)
             if answer.status_code == 503 and 1 <= int(answer.headers.get("retry-after", 0)) <= 60:
                 await asyncio.sleep(0.2)
                 continue

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tests.whole.stage import Stage
 
 PATIENCE_S = 2.0
 """So long an operator leaves an unknown end to callbacks and questions before deciding by the sellers' books."""
+FAILING_MAX_S = 120.0
+"""So long a server may have failures of its own as its only answers."""
 DEADLINE_S = 600
 """Longer than anything here takes: what is unknown waits for the operator."""
 SUBMIT_TIMEOUT_S = 20
@@ -38,16 +41,43 @@ class Order(msgspec.Struct, kw_only=True):
     """Sellers, the first first; empty: as the rules have it."""
     bold: bool = False
     """Under `on_unknown: fallback`."""
+    seconds: int = 4
+    resolution: str = "720p"
+    end_user: str | None = None
     brief: bool = False
     """Under a deadline of seconds: an order that it leaves running at a seller may run for ever."""
 
     @property
     def body(self) -> dict[str, Any]:
         wish: dict[str, Any] = {"prompt": " ".join([self.name, *(f"[fault:{fault}]" for fault in self.faults)])}
+        # What the rules fill in anyway is not stated: nobody is then told that no offer has it.
+        wish |= {"seconds": self.seconds} if self.seconds != 4 else {}
+        wish |= {"resolution": self.resolution} if self.resolution != "720p" else {}
+        wish |= {"end_user_id": self.end_user} if self.end_user is not None else {}
         if self.order:
             wish["routing"] = {"order": list(self.order)}
         metadata = {name: "yes" for name in ("bold", "brief") if getattr(self, name)}
         return wish | ({"metadata": metadata} if metadata else {})
+
+
+class StillFailing(AssertionError):
+    """A server had nothing but failures of its own to say, for longer than anything lasts that is in its way here."""
+
+
+class Failures:
+    """The answers of one question, while they are failures of the server's."""
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+        self._since: float | None = None
+
+    def add(self, answer: httpx.Response) -> None:
+        """Raises StillFailing."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since > self._most_s:
+            asked = f"{answer.request.method} {answer.request.url.path}"
+            raise StillFailing(f"{asked} gave {answer.status_code} for {self._most_s:g} s: {answer.text:.500}")
 
 
 class Revived(Stage):
@@ -80,7 +110,14 @@ class Revived(Stage):
         self.undecided: set[str] = set()
         """Videos of which an operator had to say what became of them."""
         self.written_off: set[tuple[str, str]] = set()
-        """Video and provider, where a film was made that an operator gave up: nobody can ask for it."""
+        """Seller and id of its job, where a film was made that an operator gave up: nobody can ask for it."""
+        self.deleted: set[str] = set()
+        """Videos that their customer deleted."""
+        self.films_expire = False
+        """Whether films may have become too old to be kept."""
+        self.markup = Decimal(0)
+        self.over_budget = 0
+        """Orders that were refused for it."""
         self.hasty = False
         """Whether its servers keep house all the time."""
         self.kills = 0
@@ -108,8 +145,13 @@ class Revived(Stage):
         else:
             raise RuntimeError((self.folder / f"serve-{self.port}.log").read_text()[-3000:])
 
-    async def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
-        """An answer, however many times it takes: nobody knows what became of a question without one."""
+    async def ask(self, method: str, path: str, *, patience_s: float = FAILING_MAX_S, **sent: Any) -> httpx.Response:
+        """
+        An answer, however many times it takes: nobody knows what became of a question without one.
+
+        Raises StillFailing where for that long there are only failures.
+        """
+        failures = Failures(patience_s)
         while True:
             try:
                 answer = await self.client.request(method, path, **sent)
@@ -118,15 +160,51 @@ class Revived(Stage):
                 continue
             if answer.status_code < 500:
                 return answer
+            failures.add(answer)
             await asyncio.sleep(0.05)
+
+    async def allot(self, scope: str, limit_microusd: int) -> None:
+        """A budget of the tenant's, for all time."""
+        wish = {"tenant": "default", "scope": scope, "period": "total", "limit_usd": usd_text(limit_microusd)}
+        (await self.ask("POST", "/admin/budgets", json=wish)).raise_for_status()
+        # One that runs may not have looked again yet.
+        self.kill()
+        self.begin()
+
+    async def mark_up(self, markup: str) -> None:
+        """What the tenant pays over the sellers' prices, from now on: a decimal ratio."""
+        (await self.ask("PATCH", "/admin/tenants/default", json={"markup": markup})).raise_for_status()
+        # One that runs trusts what it knows of a tenant for some seconds.
+        self.kill()
+        self.begin()
+        self.markup = Decimal(markup)
+
+    async def try_order(self, order: Order) -> str | None:
+        """The id of the video; None where no budget has room for it, and its customer leaves it."""
+        answer = await self._order(order)
+        if answer.status_code == 429 and answer.json()["error"]["code"] == "insufficient_quota":
+            self.over_budget += 1
+            return None
+        return self._accept(order, answer)
 
     async def order(self, order: Order) -> str:
         """The id of the video, which is the customer's from now on."""
-        answer = await self.ask("POST", "/v1/videos", json=order.body, headers={"idempotency-key": order.name})
+        return self._accept(order, await self._order(order))
+
+    async def _order(self, order: Order) -> httpx.Response:
+        return await self.ask("POST", "/v1/videos", json=order.body, headers={"idempotency-key": order.name})
+
+    def _accept(self, order: Order, answer: httpx.Response) -> str:
         assert answer.status_code == 200, answer.text
         video_id: str = answer.json()["id"]
         self.accepted[video_id] = order
         return video_id
+
+    async def delete(self, video_id: str) -> None:
+        """What was asked twice is not there any more the second time."""
+        self.deleted.add(video_id)
+        answer = await self.ask("DELETE", f"/v1/videos/{video_id}")
+        assert answer.status_code in {200, 404}, answer.text
 
     async def reaches(self, video_id: str, *states: str) -> dict[str, Any]:
         """Once it is over, or an attempt is in one of these states."""
@@ -182,7 +260,7 @@ class Revived(Stage):
             if found[0]["state"] in {"queued", "running"}:
                 return
             finding["cost_usd"] = usd_text(found[0]["charged_microusd"] - found[0]["refunded_microusd"])
-            self.written_off.add((line["video"], line["provider"]))
+            self.written_off.add((line["provider"], found[0]["id"]))
         elif found:
             finding["seller_id"] = found[0]["id"]
         path = f"/admin/attempts/{line['video']}/{line['attempt']}/resolve"

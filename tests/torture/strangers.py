@@ -136,8 +136,14 @@ class Stranger:
         self._session = requests.Session()
         self._session.trust_env = False
         self._told: set[tuple[str, str]] = set()
+        self._asked: set[str] = set()
         schema = schemathesis.openapi.from_url(f"{world.origin}/openapi.json", config=_config())
         self.operations: list[Any] = [operation for path in schema.values() for operation in path.values()]
+
+    @property
+    def unasked(self) -> list[str]:
+        """Operations that nothing was sent to yet."""
+        return sorted({str(operation.label) for operation in self.operations} - self._asked)
 
     def cover(self, *, seconds: float) -> None:
         """Each limit of each field, one operation after the other in turns, until the time is over."""
@@ -202,6 +208,7 @@ class Stranger:
 
     def _ask(self, case: _Case) -> None:
         self.tally.tries += 1
+        self._asked.add(case.operation.label)
         sent: dict[str, Any] = {"base_url": self._origin, "session": self._session}
         try:
             answer = case.call(headers=self._headers, **sent)

@@ -28,7 +28,7 @@ import psycopg
 from tests.databases import server, whole_in
 from tests.torture import weather
 from tests.torture.crash_points import rules
-from tests.torture.revived import Order, Revived
+from tests.torture.revived import FAILING_MAX_S, Failures, Order, Revived
 from tests.torture.verdict import Tally, judge
 from tests.whole.scenes import metric
 from tests.whole.stage import SELLERS
@@ -104,11 +104,14 @@ class Exposed(Revived):
         else:
             await super().revive()
 
-    async def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+    async def ask(self, method: str, path: str, *, patience_s: float = FAILING_MAX_S, **sent: Any) -> httpx.Response:
+        failures = Failures(patience_s)
         while True:
             answer = await self.ask_once(method, path, **sent)
             if answer is not None and answer.status_code < 500:
                 return answer
+            if answer is not None:
+                failures.add(answer)
             await asyncio.sleep(0.2)
 
     async def ask_once(self, method: str, path: str, **sent: Any) -> httpx.Response | None:
@@ -160,6 +163,7 @@ class Exposed(Revived):
 
     def set_clock(self, seconds: int) -> None:
         """The database's clock, wrong by so much from now on."""
+        self.films_expire = seconds > 0
         database = whole_in(self.folder)
         if isinstance(database.place, Path):
             draft = self.folder / f"{weather.CLOCK}.draft"

@@ -63,7 +63,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Company]:
 async def test_api_keeps_to_its_description_whoever_asks(shop: Company) -> None:
     admin = Team(id="default", name="an admin", key=KEY, client=shop.client)
     stranger = Stranger(await furnish(shop), admin, await films_of(admin))
+    assert len(stranger.unasked) == len(stranger.operations)
     await asyncio.to_thread(stranger.cover, seconds=8)
+    assert stranger.unasked == []
     await asyncio.to_thread(stranger.fuzz, 0, examples=1, seconds=8)
     assert stranger.tally.is_clean, table([stranger.tally])
     assert stranger.tally.tries > 100
