@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from proxy.policy.fallback import FIND_AT_S
 from tests.databases import whole_in
-from tests.torture.revived import PATIENCE_S, Order, Revived
+from tests.torture.revived import Order, Revived
 from tests.torture.verdict import Tally, judge, summed
 from tests.whole.scenes import rule
 
@@ -85,18 +86,24 @@ async def _refunded(stage: Revived) -> None:
 
 
 async def _resolved(stage: Revived) -> None:
-    """An operator finds out: one was never bought, one was, and a third can be asked for by nobody."""
-    for name, fault in (("denied", "reset_before"), ("adopted", "no_id")):
-        await stage.reaches(await stage.order(Order(name=name, faults=(f"{fault}@fal",), order=("fal", "evolink"))))
-    lost = Order(name="written-off", faults=("lost@fal",), order=("fal", "evolink"))
-    await stage.order(lost)
+    """An operator finds that one order was never taken, and the id of the next."""
+    faults = ("reset_before@fal", "no_id@evolink")
+    await stage.order(Order(name="resolved", faults=faults, order=("fal", "evolink")))
 
 
-async def _called_back(stage: Revived) -> None:
-    """The answer to the submit is lost, and nobody decides anything before the seller's callback heals it."""
-    video_id = await stage.order(Order(name="called-back", faults=("reset_after@fal",), order=("fal",)))
+async def _copied_later(stage: Revived) -> None:
+    """The first download breaks off."""
+    (await stage.admin.delete("/admin/faults")).raise_for_status()
+    await stage.arm("evolink", "truncated", count=1)
+    await stage.order(Order(name="copied-later", order=("evolink",)))
+
+
+async def _found(stage: Revived) -> None:
+    """Neither an answer to the submit nor a callback: the seller is asked, before an operator decides anything."""
+    faults = ("reset_after@runflow", "cb_lost@runflow")
+    video_id = await stage.order(Order(name="found", faults=faults, order=("runflow",)))
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(FIND_AT_S[0] + 3):
             while (await stage.ask("GET", f"/v1/videos/{video_id}")).json()["status"] != "completed":
                 await asyncio.sleep(0.1)
 
@@ -141,13 +148,16 @@ SCENES: dict[str, Scene] = {
     "cancelled": _cancelled,
     "healed": _healed,
     "refunded": _refunded,
-    "resolved": _resolved,
-    "called back": _called_back,
-    "deleted": _deleted,
-    "erased": _erased,
     "bold": _bold,
     "folded": _folded,
+    "resolved": _resolved,
+    "copied later": _copied_later,
+    "found": _found,
+    "deleted": _deleted,
+    "erased": _erased,
 }
+BRIEF = ("resolved", "copied later", "found", "deleted", "erased")
+"""Of which only those points are taken that no scene before them comes by."""
 HASTY = ("folded",)
 """Where the housekeeper comes all the time."""
 
@@ -173,7 +183,9 @@ async def record(folder: Path, engine: str = "sqlite", scenes: Sequence[str] = t
             started = len(_lines(diary)) if points else 0
             await SCENES[scene](stage)
             await stage.rest(within_s=30)
-            points += [Point(scene=scene, name=name) for name in dict.fromkeys(_lines(diary)[started:])]
+            come_by = [Point(scene=scene, name=name) for name in dict.fromkeys(_lines(diary)[started:])]
+            known = {point.kind for point in points} if scene in BRIEF else set()
+            points += [point for point in come_by if point.kind not in known]
     return points
 
 
