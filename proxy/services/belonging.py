@@ -37,23 +37,30 @@ async def claim_storage(store: Store, storage: Storage, new_id: NewId, *, place:
     try:
         found = await _name_of(storage)
         known = await store.read(lambda tx: tenants.fact(tx, "storage"))
-        if known is not None and known != found and not anew:
+        if known is not None and known == found:
+            return
+        if known is not None and not anew:
             raise ConfigError(_ANOTHER_STORAGE.format(place=place))
-        if known is None or found not in {None, known}:
-            # Of two servers that start together, the first names it for both.
-            known = await store.write(lambda tx: _named(tx, found or new_id(tx.now_us), instead_of=known))
-        if found != known:
-            await storage.put(MARKER_KEY, once(known.encode()))
+        if found is None:
+            # Agreed on before the file is there, known only after: whoever dies in between has claimed nothing.
+            found = await store.write(lambda tx: _agreed(tx, new_id(tx.now_us)))
+            await storage.put(MARKER_KEY, once(found.encode()))
+        await store.write(lambda tx: _known(tx, found))
     except StorageFailed as exc:
         raise ConfigError(f"the storage {place} cannot be used: {exc}") from exc
 
 
-def _named(tx: Tx, name: str, *, instead_of: str | None) -> str:
-    known = tenants.fact(tx, "storage")
-    if known == instead_of:
-        tenants.put_fact(tx, "storage", name)
-        return name
-    return name if known is None else known
+def _agreed(tx: Tx, name: str) -> str:
+    """Of servers that start together, the first names it for all."""
+    agreed = tenants.fact(tx, "storage") or tenants.fact(tx, "storage_named")
+    if agreed is None:
+        tenants.set_fact(tx, "storage_named", name)
+    return agreed or name
+
+
+def _known(tx: Tx, name: str) -> None:
+    tenants.put_fact(tx, "storage", name)
+    tenants.drop_fact(tx, "storage_named")
 
 
 async def _name_of(storage: Storage) -> str | None:

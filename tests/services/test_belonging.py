@@ -2,14 +2,14 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from proxy.core.errors import ConfigError
 from proxy.core.ids import Secrets, time_hex
-from proxy.outside.base import once
+from proxy.outside.base import StorageFailed, Stored, once
 from proxy.outside.storage import Folder
 from proxy.services.belonging import MARKER_KEY, claim_secret, claim_storage
 from proxy.store.base import Store
@@ -85,6 +85,22 @@ async def test_lost_storage_is_given_up_by_a_word(store: Store, tmp_path: Path) 
 async def test_servers_that_start_together_agree_on_the_storage(store: Store, tmp_path: Path) -> None:
     await asyncio.gather(*(storage(store, tmp_path / "films") for _ in range(8)))
     await storage(store, tmp_path / "films")
+
+
+class Full(Folder):
+    """Takes nothing."""
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Stored:  # noqa: ARG002 - none of it fits
+        raise StorageFailed(f"no room for {key}")
+
+
+async def test_start_that_broke_off_has_claimed_nothing(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no room"):
+        await claim_storage(store, Full(tmp_path), time_hex, place="file:x", anew=False)
+    await storage(store, tmp_path)
+    (tmp_path / MARKER_KEY).unlink()
+    with pytest.raises(ConfigError, match="is it mounted"):
+        await storage(store, tmp_path)
 
 
 async def test_two_databases_may_share_a_storage(store: Store, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ async def test_nothing_is_lost_or_bought_twice_wherever_the_server_dies(tmp_path
     assert not too_few(lines), table(lines)
 
 
+@pytest.mark.long
 async def test_point_that_is_never_come_by_is_no_try(tmp_path: Path) -> None:
     point = Point(scene="plain", name="put film no.99 middle")
     assert await crash_points.attempt([point], tmp_path) == {}
