@@ -30,6 +30,7 @@ from proxy.outside.storage import Folder
 from proxy.outside.transport import Transport
 from proxy.services import folding, worker
 from proxy.services.audit import go_through  # noqa: F401  # the same
+from proxy.services.belonging import MARKER_KEY
 from proxy.services.housekeeping import keep_house_forever
 from proxy.settings import Settings
 from proxy.store import postgres  # noqa: F401  # the same
@@ -174,7 +175,7 @@ class MortalFolder(Folder):
 
 
 def _kind(key: str) -> str:
-    return "probe" if key == PROBE_KEY else "film"
+    return {PROBE_KEY: "probe", MARKER_KEY: "marker"}.get(key, "film")
 
 
 async def _with_a_middle(chunks: AsyncIterable[bytes], step: Step) -> AsyncIterator[bytes]:
