@@ -17,9 +17,9 @@ from tests.torture.verdict import Tally
 from tests.whole.company import Team, open_company
 from tests.whole.stage import KEY
 
-SURFACE_S = 15.0
+SURFACE_S = 10.0
 """For each surface, all of them beside the API."""
-COVER_S, FUZZ_S = 40.0, 45.0
+COVER_S, FUZZ_S = 25.0, 30.0
 """For each key, at the API."""
 EXAMPLES = 100
 """At a surface, from one seed."""
