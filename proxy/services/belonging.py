@@ -23,38 +23,47 @@ _ANOTHER_STORAGE = (
 
 
 def claim_secret(tx: Tx, secrets: Secrets, *, anew: bool) -> None:
-    """Notes the secret at the first time, and when it rotates. Raises ConfigError for another, unless taken anew."""
-    mine = secrets.fingerprints
-    known = tenants.fact(tx, "secret")
-    if known is not None and known not in mine and not anew:
+    """
+    Notes the secrets at the first time, and when they rotate. Raises ConfigError for others, unless taken anew.
+
+    One in common is enough: while servers are given a new one in turn, those with the old list may start again.
+    """
+    mine, known = secrets.fingerprints, tenants.fact(tx, "secret")
+    if known is not None and not anew and set(known.split(",")).isdisjoint(mine):
         raise ConfigError(_NOT_THE_ONE)
-    if known != mine[0]:
-        tenants.put_fact(tx, "secret", mine[0])
+    if known != ",".join(mine):
+        tenants.put_fact(tx, "secret", ",".join(mine))
 
 
 async def claim_storage(store: Store, storage: Storage, new_id: NewId, *, place: str, anew: bool) -> None:
     """Gives the storage a name at the first time. Raises ConfigError for another, unless taken anew."""
     try:
-        found = await _name_of(storage)
+        # In this order: what is known was in the storage before.
         known = await store.read(lambda tx: tenants.fact(tx, "storage"))
+        found = await _name_of(storage)
         if known is not None and known == found:
             return
         if known is not None and not anew:
             raise ConfigError(_ANOTHER_STORAGE.format(place=place))
         if found is None:
             # Agreed on before the file is there, known only after: whoever dies in between has claimed nothing.
-            found = await store.write(lambda tx: _agreed(tx, new_id(tx.now_us)))
+            found = await store.write(lambda tx: _agreed(tx, new_id(tx.now_us), instead_of=known))
             await storage.put(MARKER_KEY, once(found.encode()))
         await store.write(lambda tx: _known(tx, found))
     except StorageFailed as exc:
         raise ConfigError(f"the storage {place} cannot be used: {exc}") from exc
 
 
-def _agreed(tx: Tx, name: str) -> str:
+def _agreed(tx: Tx, name: str, *, instead_of: str | None) -> str:
     """Of servers that start together, the first names it for all."""
-    agreed = tenants.fact(tx, "storage") or tenants.fact(tx, "storage_named")
+    agreed = tenants.fact(tx, "storage_named")
     if agreed is None:
         tenants.set_fact(tx, "storage_named", name)
+    # Last, for another may have come to its end meanwhile.
+    known = tenants.fact(tx, "storage")
+    if known is not None and known != instead_of:
+        tenants.drop_fact(tx, "storage_named")
+        return known
     return agreed or name
 
 

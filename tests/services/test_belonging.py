@@ -49,6 +49,15 @@ async def test_secret_rotates_with_the_old_one_beside_it(store: Store) -> None:
         await secret(store, OLD)
 
 
+async def test_servers_may_be_given_a_new_secret_in_turn(store: Store) -> None:
+    await secret(store, OLD)
+    await secret(store, NEW, OLD)
+    await secret(store, OLD)
+    await secret(store, NEW, OLD)
+    await secret(store, NEW)
+    await secret(store, NEW, OLD)
+
+
 async def test_lost_secret_is_given_up_by_a_word(store: Store) -> None:
     await secret(store, OLD)
     await secret(store, NEW, anew=True)
@@ -80,10 +89,12 @@ async def test_lost_storage_is_given_up_by_a_word(store: Store, tmp_path: Path) 
             await storage(store, tmp_path / folder)
         await storage(store, tmp_path / folder, anew=True)
         await storage(store, tmp_path / folder)
+        with pytest.raises(ConfigError):
+            await storage(store, tmp_path / "lost")
 
 
 async def test_servers_that_start_together_agree_on_the_storage(store: Store, tmp_path: Path) -> None:
-    await asyncio.gather(*(storage(store, tmp_path / "films") for _ in range(8)))
+    await asyncio.gather(*(storage(store, tmp_path / "films") for _ in range(16)))
     await storage(store, tmp_path / "films")
 
 
