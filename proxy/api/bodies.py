@@ -22,7 +22,7 @@ from proxy.api.asks import (
     build_ask,
     media_of,
 )
-from proxy.api.documents import collected, decode, decode_members, read_json, refuse_nul, unknown_parameter
+from proxy.api.documents import Hold, collect, decode, decode_members, read_json, refuse_nul, unknown_parameter
 from proxy.api.forms import Form, Node, UploadedFile, coerce, read_multipart, read_urlencoded
 from proxy.core.errors import (
     InvalidType,
@@ -67,7 +67,8 @@ async def read_create(
     """
     media_type, options = _media_type(content_type)
     if media_type == "application/json":
-        async with collected(body, max_bytes=max_bytes) as data:
+        with Hold() as hold:
+            data = await collect(body, hold, max_bytes=max_bytes)
             if data[:2] == b"--":
                 return await _from_mislabelled(data, unknown_fields)
             return _from_json(data, unknown_fields)
@@ -76,7 +77,8 @@ async def read_create(
     if media_type == "application/x-www-form-urlencoded":
         return _from_form(await read_urlencoded(body, max_bytes=max_bytes), unknown_fields)
     if media_type == "":
-        async with collected(body, max_bytes=max_bytes) as data:
+        with Hold() as hold:
+            data = await collect(body, hold, max_bytes=max_bytes)
             if data.lstrip()[:1] == b"{":
                 return _from_json(data, unknown_fields)
     raise UnsupportedMediaType(
@@ -102,8 +104,8 @@ def _media_type(content_type: str | None) -> tuple[str, dict[str, str]]:
 async def _multipart(boundary: str | None, body: AsyncIterator[bytes], max_bytes: int) -> Form:
     if boundary:
         return await read_multipart(boundary, body, max_bytes=max_bytes)
-    async with collected(body, max_bytes=max_bytes) as data:
-        return await _recovered(data)
+    with Hold() as hold:
+        return await _recovered(await collect(body, hold, max_bytes=max_bytes))
 
 
 async def _recovered(data: bytes) -> Form:

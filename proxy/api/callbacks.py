@@ -3,7 +3,7 @@
 from litestar import Response, post
 from litestar.params import FromPath
 
-from proxy.api.documents import collected
+from proxy.api.documents import Hold, collect
 from proxy.api.videos import AnyRequest, house_of
 from proxy.core.errors import NotFound
 from proxy.services.watch import called_back
@@ -14,12 +14,13 @@ MAX_BODY_BYTES = 1024 * 1024
 @post("/callbacks/{token:str}", status_code=200)
 async def receive_callback(request: AnyRequest, token: FromPath[str]) -> Response[bytes]:
     """Make a poll due."""
-    house, body = house_of(request), b""
-    if house.secrets.read_callback_token(token) is not None:  # Of a stranger nothing is read.
-        async with collected(request.stream(), max_bytes=MAX_BODY_BYTES) as body:
-            pass
-    if not await called_back(house, token, body):
-        raise NotFound("There is nothing at this address.")
+    house = house_of(request)
+    with Hold() as hold:
+        # Of a stranger nothing is read.
+        known = house.secrets.read_callback_token(token) is not None
+        body = await collect(request.stream(), hold, max_bytes=MAX_BODY_BYTES) if known else b""
+        if not await called_back(house, token, body):
+            raise NotFound("There is nothing at this address.")
     return Response(b'{"ok":true}', media_type="application/json")
 
 

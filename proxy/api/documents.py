@@ -1,6 +1,5 @@
 """JSON text to Structs, every mistake named by its field."""
 
-import contextlib
 import difflib
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -51,16 +50,19 @@ class Hold:
         return self
 
     def __exit__(self, *_: object) -> None:
-        Hold._all_bytes -= max(0, self._bytes - UNCOUNTED_BYTES)
+        if self._bytes > UNCOUNTED_BYTES:
+            Hold._all_bytes -= self._bytes - UNCOUNTED_BYTES
         self._bytes = 0
 
     def take(self, size_bytes: int) -> None:
         """Raises Overloaded where all bodies together would be too much."""
-        more = max(0, self._bytes + size_bytes - UNCOUNTED_BYTES) - max(0, self._bytes - UNCOUNTED_BYTES)
-        if Hold._all_bytes + more > HELD_MAX_BYTES and more:
-            raise Overloaded("Too many large requests are being read at this moment.")
-        Hold._all_bytes += more
-        self._bytes += size_bytes
+        held_bytes = self._bytes + size_bytes
+        if held_bytes > UNCOUNTED_BYTES:
+            more = held_bytes - max(self._bytes, UNCOUNTED_BYTES)
+            if Hold._all_bytes + more > HELD_MAX_BYTES:
+                raise Overloaded("Too many large requests are being read at this moment.")
+            Hold._all_bytes += more
+        self._bytes = held_bytes
 
 
 class Meter:
@@ -102,23 +104,20 @@ def _too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is larger than the {max_bytes} bytes that are accepted here.")
 
 
-@contextlib.asynccontextmanager
-async def collected(body: AsyncIterator[bytes], *, max_bytes: int) -> AsyncIterator[bytes]:
-    """The whole body, held for the block. Raises PayloadTooLarge or Overloaded without reading on."""
-    meter, chunks = Meter(max_bytes), list[bytes]()
-    with Hold() as hold:
-        async for chunk in body:
-            meter.count(chunk)
-            hold.take(len(chunk))
-            chunks.append(chunk)
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        yield data
+async def collect(body: AsyncIterator[bytes], hold: Hold, *, max_bytes: int) -> bytes:
+    """The whole body. Raises PayloadTooLarge or Overloaded without reading on."""
+    meter, chunks = Meter(max_bytes), []
+    async for chunk in body:
+        meter.count(chunk)
+        hold.take(len(chunk))
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def read_json(body: AsyncIterator[bytes], shape: type[T], *, max_bytes: int) -> T:
     """A JSON body as `shape`. Raises RequestError for what the client sent, Overloaded where there is no room."""
-    async with collected(body, max_bytes=max_bytes) as data:
+    with Hold() as hold:
+        data = await collect(body, hold, max_bytes=max_bytes)
         value = decode(data, shape)
         if b"\\u0000" in data:
             refuse_nul(msgspec.to_builtins(value))

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 from multipart import MultipartError, MultipartSegment, ParserError, PushMultipartParser
 
-from proxy.api.documents import Hold, Meter, collected, decode
+from proxy.api.documents import Hold, Meter, collect, decode
 from proxy.core.errors import InvalidType, InvalidValue
 
 MAX_PARTS = 200
@@ -102,8 +102,8 @@ async def _from_its_boundary(boundary: str, body: AsyncIterator[bytes], meter: M
 
 async def read_urlencoded(body: AsyncIterator[bytes], *, max_bytes: int) -> Form:
     """Raises PayloadTooLarge without reading on, InvalidValue for a body that is broken or out of bounds."""
-    async with collected(body, max_bytes=max_bytes) as data:
-        return _urlencoded(data)
+    with Hold() as hold:
+        return _urlencoded(await collect(body, hold, max_bytes=max_bytes))
 
 
 def _urlencoded(data: bytes) -> Form:

@@ -16,7 +16,8 @@ from proxy.api.documents import (
     HELD_MAX_BYTES,
     MAX_JSON_PARTS,
     UNCOUNTED_BYTES,
-    collected,
+    Hold,
+    collect,
     decode,
     decode_members,
     read_json,
@@ -249,21 +250,21 @@ def test_long_name_is_refused_at_once(text: bytes) -> None:
     assert len(str(caught.value)) < 300
 
 
-async def collect(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
-    async with collected(body, max_bytes=max_bytes) as data:
-        return data
+async def read_whole(body: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
+    with Hold() as hold:
+        return await collect(body, hold, max_bytes=max_bytes)
 
 
 async def test_body_is_joined_whole() -> None:
-    assert await collect(aiter(Chunks(b"ab", b"", b"c")), max_bytes=3) == b"abc"
-    assert await collect(aiter(Chunks()), max_bytes=3) == b""
+    assert await read_whole(aiter(Chunks(b"ab", b"", b"c")), max_bytes=3) == b"abc"
+    assert await read_whole(aiter(Chunks()), max_bytes=3) == b""
 
 
 async def test_reading_stops_at_the_chunk_that_is_too_much() -> None:
     body = Chunks(*[b"x" * 10] * 100)
 
     with pytest.raises(PayloadTooLarge, match="25 bytes"):
-        await collect(aiter(body), max_bytes=25)
+        await read_whole(aiter(body), max_bytes=25)
 
     assert body.read == 3
 
@@ -272,13 +273,13 @@ LARGE = b"x" * (HELD_MAX_BYTES // 4 + UNCOUNTED_BYTES)
 
 
 async def test_all_bodies_together_are_bounded_and_small_ones_are_let_through() -> None:
-    async with contextlib.AsyncExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for _ in range(4):
-            await stack.enter_async_context(collected(aiter(Chunks(LARGE)), max_bytes=HELD_MAX_BYTES))
+            assert await collect(aiter(Chunks(LARGE)), stack.enter_context(Hold()), max_bytes=HELD_MAX_BYTES)
         with pytest.raises(Overloaded, match="Too many large requests"):
-            await collect(aiter(Chunks(b"x" * UNCOUNTED_BYTES, b"x")), max_bytes=HELD_MAX_BYTES)
-        assert await collect(aiter(Chunks(b"x" * UNCOUNTED_BYTES)), max_bytes=HELD_MAX_BYTES)
-    assert await collect(aiter(Chunks(LARGE)), max_bytes=HELD_MAX_BYTES)
+            await read_whole(aiter(Chunks(b"x" * UNCOUNTED_BYTES, b"x")), max_bytes=HELD_MAX_BYTES)
+        assert await read_whole(aiter(Chunks(b"x" * UNCOUNTED_BYTES)), max_bytes=HELD_MAX_BYTES)
+    assert await read_whole(aiter(Chunks(LARGE)), max_bytes=HELD_MAX_BYTES)
 
 
 class Broken:
@@ -307,11 +308,11 @@ async def test_room_is_given_back_however_a_body_ends(end: BaseException | None)
         with pytest.raises(asyncio.CancelledError if end is None else type(end)):
             await reading
     with pytest.raises(PayloadTooLarge):
-        await collect(aiter(Chunks(LARGE, LARGE, LARGE)), max_bytes=len(LARGE) * 2)
+        await read_whole(aiter(Chunks(LARGE, LARGE, LARGE)), max_bytes=len(LARGE) * 2)
     with pytest.raises(InvalidValue):
         await read_json(aiter(Chunks(LARGE)), Settings, max_bytes=HELD_MAX_BYTES)
-    async with collected(aiter(Chunks(*[LARGE] * 3)), max_bytes=HELD_MAX_BYTES):
-        pass
+    with Hold() as hold:
+        assert await collect(aiter(Chunks(*[LARGE] * 3)), hold, max_bytes=HELD_MAX_BYTES)
 
 
 async def test_read_json_reads_and_decodes() -> None:

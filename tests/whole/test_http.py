@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.api.site import route_templates
+from proxy.core.ids import Secrets
 from tests.whole.company import Company, open_company, refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -17,9 +18,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Company]:
-    async with open_company(tmp_path_factory.mktemp("http")) as company:
+    async with open_company(tmp_path_factory.mktemp("http"), SECRET=SECRET) as company:
         yield company
 
+
+SECRET = "a-secret-for-callbacks"
 
 # Manners
 
@@ -246,6 +249,15 @@ async def test_callback_to_an_address_we_did_not_make_is_none(shop: Company) -> 
         answer = await stranger.post(f"/callbacks/{token}", json={"id": "1", "status": "completed"})
         refused(answer, 404, "not_found", None)
     assert (await shop.video(video["id"]))["status"] != "completed"
+    await shop.client.delete(f"/v1/videos/{video['id']}")
+
+
+async def test_callback_of_ours_has_a_bound_of_its_own(shop: Company) -> None:
+    video = await shop.create("[fault:never_ends]", resolution="480p")
+    address = f"/callbacks/{Secrets(masters=(SECRET,)).callback_token(video['id'], 1)}"
+    seller = await shop.client_of()
+    refused(await seller.post(address, content=b"x" * (1024 * 1024 + 1)), 413, "payload_too_large")
+    assert (await seller.post(address, content=b"x" * 1024)).status_code == 200
     await shop.client.delete(f"/v1/videos/{video['id']}")
 
 
