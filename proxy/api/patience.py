@@ -33,8 +33,8 @@ UNREAD_STEP_BYTES = 32 * 1024
 
 
 def files_most(hard: int) -> int:
-    """Files and connections that may be open, by the system's hard limit, which may be none."""
-    return FILES_ENOUGH if hard == resource.RLIM_INFINITY else hard
+    """Files and connections that may be open, by the system's hard limit, which may be none, or a thousand million."""
+    return FILES_ENOUGH if hard == resource.RLIM_INFINITY else min(hard, FILES_ENOUGH)
 
 
 FILES_ENOUGH: Final = 65_536

@@ -459,6 +459,7 @@ async def test_those_who_idle_make_room_when_it_gets_narrow(server: Server, port
 def test_system_without_a_limit_on_files_leaves_room_for_clients() -> None:
     assert files_most(resource.RLIM_INFINITY) // 2 > 10_000
     assert files_most(1024) == 1024
+    assert files_most(2**30) == files_most(resource.RLIM_INFINITY)
     assert 0 < CONNECTIONS_MAX <= FILES_MAX // 2
 
 
