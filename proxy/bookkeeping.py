@@ -13,7 +13,7 @@ from proxy.core.errors import ConfigError, InvalidValue
 from proxy.core.offer import PriceBasis
 from proxy.core.video import RESOLUTIONS, TIERS, Operation
 from proxy.settings import Settings, WithFiles, read_settings
-from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, print_rows, with_store
+from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, has_database, print_rows, with_store
 
 if TYPE_CHECKING:
     from proxy.services.acts import Clerk
@@ -356,7 +356,8 @@ def prices_list(sandbox: bool, as_json: bool, **asked: str | None) -> None:
     from proxy.store.prices import live_overrides  # noqa: PLC0415
 
     rules = _written_rules(sandbox)
-    found = with_store(sandbox, lambda store, _: store.read(live_overrides), may_make=True)
+    there = has_database(sandbox)
+    found = with_store(sandbox, lambda store, _: store.read(live_overrides)) if there else []
     lines = book(lay_over(rules, found), found, today(system_clock()), **asked)
     print_rows([msgspec.to_builtins(line) if as_json else _short_price(line) for line in lines], as_json=as_json)
 

@@ -32,6 +32,12 @@ def log_to_stderr() -> None:
     logs.configure("console", level="warning", stream=sys.stderr)
 
 
+def has_database(sandbox: bool) -> bool:
+    """Whether there is one yet; of a server's nobody knows before it is asked."""
+    place = read_settings(os.environ, sandbox=sandbox).database
+    return not isinstance(place, Path) or place.is_file()
+
+
 def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, may_make: bool = False) -> T:
     """
     Runs against the database, beside a server that may have it open.
@@ -42,9 +48,8 @@ def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, 
 
     log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
-    place = settings.database
-    if not may_make and isinstance(place, Path) and not place.is_file():
-        raise ConfigError(f"there is no database at {place}; REELAY_DATABASE_URL says where it is")
+    if not may_make and not has_database(sandbox):
+        raise ConfigError(f"there is no database at {settings.database}; REELAY_DATABASE_URL says where it is")
 
     async def run() -> T:
         async with open_store(settings) as store:

@@ -100,6 +100,11 @@ def test_video_that_was_not_charged_is_not_refunded(office: Office) -> None:
     assert "Nothing was charged" in office.refuses("refund", "video_1", "1", "--reason", "flickers")
 
 
+def test_prices_of_the_rules_are_listed_without_a_database_and_none_is_made(office: Office) -> None:
+    assert json.loads(office.says("prices", "list", "--json"))
+    assert not office.database.exists()
+
+
 def test_price_is_set_listed_and_removed(office: Office) -> None:
     office.says("migrate")
     fast = ("--provider", "first", "--model", "seedance-2.0", "--tier", "fast", "--resolution", "720p")
