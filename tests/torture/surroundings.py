@@ -354,6 +354,8 @@ def _of_its_file() -> list[Scene]:
     ]
     if _may_mount():
         found.insert(1, Scene(name="disk full for 8 s", fault=_disk_full, creates_refused=True))
+    else:
+        print("disk full for 8 s: left out, for nobody may mount a small one here.", flush=True)
     return found
 
 
