@@ -1,6 +1,7 @@
 """Whatever comes in, only typed errors come out; here a few examples of what `make torture` sends by the thousand."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def test_what_should_not_come_out_is_told_with_its_seed_and_example() -> None:
     surface = Surface(name="a sieve", sent=st.integers(11, 20), check=check)
     [told] = fuzzing.fuzz(surface, examples=5, start=3).differences
     assert told.startswith("seed 3: KeyError: 11 11")
+
+
+def test_text_that_looks_like_an_escaped_nul_is_text() -> None:
+    [surface] = [one for one in SURFACES if one.name == "create bodies"]
+    text = b"prompt=a&routing[only][]=" + rb"\u0000fal"
+    surface.take((("application/x-www-form-urlencoded", text), random.Random(0)))
 
 
 _ENVELOPE = '{{"error":{{"message":"{}","type":"t","param":null,"code":"{}"}}}}'
