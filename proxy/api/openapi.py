@@ -244,7 +244,7 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler) -> dict[str, A
         "responses": {"default": {"$ref": "#/components/responses/refused"}},
     }
     if shape.answers is not None:
-        operation["responses"] = {"200": _answer(shape), **operation["responses"]}
+        operation["responses"] = {**_answers(shape), **operation["responses"]}
     if shape.takes is not None:
         operation["requestBody"] = {"required": True, **_body(shape)}
     if path in _OPEN:
@@ -260,6 +260,17 @@ def _ref(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 def _content(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
     return {"content": {media_type: {"schema": schema} for media_type in media_types or ("application/json",)}}
+
+
+def _answers(shape: Shape) -> dict[str, Any]:
+    """By status; what a client has, or a part of it, where it may ask for that."""
+    whole = _answer(shape)
+    answers: dict[str, Any] = {"200": whole}
+    if "Range" in shape.headers:
+        answers["206"] = whole | {"description": "The part that was asked for."}
+    if "If-None-Match" in shape.headers:
+        answers["304"] = {"description": "The client has it."}
+    return answers
 
 
 def _answer(shape: Shape) -> dict[str, Any]:

@@ -46,3 +46,12 @@ def test_create_without_a_prompt_is_told_to_be_none() -> None:
     create = described()["components"]["schemas"]["CreateBody"]
     assert create["required"] == ["prompt"]
     assert create["properties"]["prompt"]["type"] == "string"
+
+
+def test_film_may_be_answered_in_part_or_as_known() -> None:
+    content = described()["paths"]["/v1/videos/{video_id}/content"]
+    whole, part, known, _ = content["get"]["responses"].values()
+    assert list(whole["content"]) == list(part["content"]) == ["video/mp4"]
+    assert "content" not in known
+    assert list(content["get"]["responses"]) == ["200", "206", "304", "default"]
+    assert list(content["head"]["responses"]) == ["200", "304", "default"]
