@@ -12,6 +12,7 @@ from proxy.api.videos import AnyRequest, house_of
 from proxy.core.errors import InvalidApiKey, Overloaded, ReelayError
 from proxy.outside.base import StorageFailed
 from proxy.services.house import House
+from proxy.services.overview import expected_times, offers_asked
 from proxy.services.report import seen_in_database
 from proxy.store import migrations, tenants
 from proxy.telemetry.metrics import TENANT_LABELS, FromDatabase, Gauges
@@ -62,13 +63,17 @@ async def scrape(request: AnyRequest) -> Response[bytes]:
 async def render(house: House, accept: str | None) -> tuple[bytes, str]:
     """The metrics as text; the content type beside. What the database does not tell in time is left out."""
     free, used = await _disks(house)
+    asked = offers_asked(house.rules)
+    times = expected_times(house.rules, house.pulse.times)
     house.metrics.snapshot(
         Gauges(
             database=await _seen_in_database(house),
             store_free_bytes=free,
             store_used_bytes=used,
             clock_ahead_us=house.store.ahead_us,
-            breakers={offer: BREAKERS[house.pulse.standing(offer).state] for offer in house.rules.offers},
+            breakers={offer.id: BREAKERS[house.pulse.standing(offer.id).state] for offer in asked},
+            learned_s={offer: learned for offer, (learned, _) in times.items() if learned is not None},
+            stated_s={offer: stated for offer, (_, stated) in times.items()},
         )
     )
     return await asyncio.to_thread(house.metrics.render, accept)

@@ -8,6 +8,9 @@ from proxy.core.attempt import Attempt, AttemptState
 from proxy.core.clock import SECOND_US, iso
 from proxy.core.errors import InvalidValue
 from proxy.core.money import usd_text
+from proxy.core.offer import Offer
+from proxy.policy.pace import LearnedTimes
+from proxy.policy.rules import Rules
 from proxy.services.house import House
 from proxy.store import videos
 from proxy.store.base import Store, Tx
@@ -127,6 +130,30 @@ async def provider_health(house: House) -> list[ProviderLine]:
         return lines
 
     return await house.store.read(unit)
+
+
+def offers_asked(rules: Rules) -> list[Offer]:
+    """Those of providers that are on."""
+    return [offer for offer in rules.offers.values() if rules.accounts[offer.provider].on]
+
+
+def expected_times(rules: Rules, learned: LearnedTimes) -> dict[str, tuple[float | None, float]]:
+    """
+    Of each offer that is asked, the seconds from accept to file as learned and as the catalogue states them.
+
+    Of a film by the defaults of the rules, or what the offer can make that comes next to it; None: too
+    little was learned.
+    """
+    times = {}
+    for offer in offers_asked(rules):
+        wanted = rules.defaults
+        resolution = wanted.resolution if wanted.resolution in offer.resolutions else offer.resolutions[0]
+        seconds = min(max(wanted.seconds or offer.max_seconds, offer.min_seconds), offer.max_seconds)
+        times[offer.id] = (
+            learned.expected_s(offer, resolution, seconds),
+            offer.expected_time_s(resolution, seconds),
+        )
+    return times
 
 
 class RulesInForce(msgspec.Struct, frozen=True, kw_only=True):

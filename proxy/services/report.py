@@ -14,7 +14,7 @@ from proxy.core.clock import DAY_US, SECOND_US
 from proxy.core.errors import InvalidValue
 from proxy.core.money import usd_text
 from proxy.services.audit import CHECKED_AT, DRIFT
-from proxy.store import settlements, tenants, unsettled, videos, work
+from proxy.store import budgets, settlements, tenants, unsettled, videos, work
 from proxy.store.base import Store, Tx
 from proxy.store.settlements import Key, Sums
 from proxy.store.unsettled import Unsettled
@@ -410,6 +410,10 @@ async def seen_in_database(store: Store, *, now_us: int) -> FromDatabase:
             unknown_attempts={provider: count for provider, (count, _) in unknown.items()},
             unknown_exposure_microusd={provider: exposure for provider, (_, exposure) in unknown.items()},
             held_microusd=videos.held_by_tenant(tx),
+            budgets_microusd={
+                (budget.tenant_id, f"{budget.scope}_{budget.period}"): (used, budget.limit_at(now_us))
+                for budget, used in budgets.of_whole_tenants(tx, now_us)
+            },
             due_work=due_work,
             work_overdue_us=overdue_us,
             ledger_drift_microusd=int(tenants.fact(tx, DRIFT) or 0),

@@ -29,6 +29,19 @@ class SellerCost(msgspec.Struct, frozen=True):
     microusd: int
 
 
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """A film that its tenant pays for, in the sums by which it is compared, for the metrics."""
+
+    provider: str
+    film_s: int
+    """Billed."""
+    expected_microusd: int
+    """What the seller's price at accept makes of it."""
+    charged_microusd: int
+    at_first_microusd: int
+    at_dearest_microusd: int
+
+
 class Moved(msgspec.Struct, kw_only=True):
     """What a transaction changed, told to metrics and logs once it is committed."""
 
@@ -41,6 +54,7 @@ class Moved(msgspec.Struct, kw_only=True):
     """Those that have reached another state, as they now are."""
     differing: list[str] = msgspec.field(default_factory=list)
     """Providers that say they took another amount than their price makes."""
+    delivered: Delivered | None = None
 
 
 def candidate_of(plan: Plan, attempt: Attempt) -> Candidate:
@@ -85,6 +99,8 @@ def complete(
 
     attempt = msgspec.structs.replace(attempt, cost_microusd=bill.seller_microusd, bearer="tenant")
     videos.save_attempt(tx, attempt)
+    at_first_microusd = at(plan.candidates[0])
+    at_dearest_microusd = at(plan.dearest or max(plan.candidates, key=lambda one: one.quote_microusd))
     lines = [
         _Line(
             attempt,
@@ -94,8 +110,8 @@ def complete(
             bill.tariff,
             bill.billed_seconds,
             bill.billed_resolution,
-            at_first_microusd=at(plan.candidates[0]),
-            at_dearest_microusd=at(plan.dearest or max(plan.candidates, key=lambda one: one.quote_microusd)),
+            at_first_microusd=at_first_microusd,
+            at_dearest_microusd=at_dearest_microusd,
             expected_microusd=None if stated is None else bill.expected_microusd,
             differs=off,
         )
@@ -104,6 +120,14 @@ def complete(
     lines += _tenant_lines(others, plan.markup, room_microusd=video.hold_microusd - bill.tenant_microusd)
     _post(tx, video, plan, lines, moved)
     moved.costs.append(SellerCost(attempt.provider, "delivered", bill.seller_microusd))
+    moved.delivered = Delivered(
+        provider=attempt.provider,
+        film_s=bill.billed_seconds,
+        expected_microusd=bill.expected_microusd,
+        charged_microusd=bill.tenant_microusd,
+        at_first_microusd=at_first_microusd,
+        at_dearest_microusd=at_dearest_microusd,
+    )
     return attempt
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
+import msgspec
 import structlog
 
 from proxy.core.attempt import Attempt
 from proxy.core.budget import Budget
 from proxy.core.tenant import Tenant
 from proxy.policy.budgets import WHOLE, Crossed, Standing
+from proxy.policy.pace import times_of
 from proxy.services.house import House
 from proxy.services.limits import Full
 from proxy.services.settle import Moved
@@ -26,6 +28,8 @@ def tell(house: House, video: Video, moved: Moved) -> None:
     for reason, microusd in moved.absorbed:
         metrics.absorbed(reason=reason, microusd=microusd)
         _log.warning("cost.absorbed", video=video.id, reason=reason, microusd=microusd)
+    if moved.delivered is not None:
+        metrics.delivered(model=video.model, **msgspec.structs.asdict(moved.delivered))
     for provider in moved.differing:
         metrics.cost_differs(provider=provider)
         _log.warning("cost.differs", video=video.id, provider=provider)
@@ -79,3 +83,6 @@ def note(house: House, video: Video, *attempts: Attempt) -> None:
     """Tells the breakers and the clocks how attempts went; once each, after the commit."""
     for attempt in attempts:
         house.pulse.note(attempt, video.read_spec())
+        times = times_of(attempt)
+        if times is not None:
+            house.metrics.film_made(provider=attempt.provider, seconds=sum(times.values()))

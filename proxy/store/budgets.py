@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 
-from proxy.core.budget import Budget, CounterKey, Period, period_end
+from proxy.core.budget import Budget, CounterKey, Period, period_begin, period_end
 from proxy.store.base import Statement, Tx, as_structs, fields_of, of_several, several_ids
 from proxy.store.tables import budget_counters, budgets, tenants, videos
 
@@ -45,6 +45,25 @@ _BOUNDING = Statement(
     .order_by(budgets.c.created_at, budgets.c.id)
 )
 _ALL = Statement(select(*_columns).order_by(budgets.c.tenant_id, budgets.c.created_at, budgets.c.id))
+_OF_WHOLE_TENANTS = Statement(
+    select(*_columns, func.coalesce(budget_counters.c.used_microusd, 0))
+    .outerjoin(
+        budget_counters,
+        and_(
+            budget_counters.c.tenant_id == budgets.c.tenant_id,
+            budget_counters.c.whose == "tenant",
+            budget_counters.c.subject == "",
+            budget_counters.c.period == budgets.c.period,
+            budget_counters.c.begins_at
+            == case(
+                (budgets.c.period == "day", bindparam("day")),
+                (budgets.c.period == "month", bindparam("month")),
+                else_=0,
+            ),
+        ),
+    )
+    .where(budgets.c.scope == "tenant", budgets.c.shadow == 0)
+)
 _SHARE_TENANTS = Statement(
     select(tenants.c.id).where(tenants.c.id.in_(several_ids())).order_by(tenants.c.id).with_for_update(read=True)
 )
@@ -101,6 +120,13 @@ def are_there(tx: Tx, tenant_id: str) -> bool:
 def every(tx: Tx) -> list[Budget]:
     """Tenant by tenant, from the oldest."""
     return as_structs(Budget, tx.rows(_ALL))
+
+
+def of_whole_tenants(tx: Tx, now_us: int) -> list[tuple[Budget, int]]:
+    """Those that bound all of a tenant's spending, with the micro-dollars used of each in its present period."""
+    begins = {"day": period_begin("day", now_us), "month": period_begin("month", now_us)}
+    rows = tx.rows(_OF_WHOLE_TENANTS, **begins)
+    return [(Budget(*row[:-1]), int(row[-1])) for row in rows]
 
 
 def bounding(tx: Tx, tenant_ids: Sequence[str], subjects: Collection[str]) -> dict[str, list[Budget]]:

@@ -6,6 +6,7 @@ Labels come from closed sets: what the configuration names, or a fixed list here
 whatever strangers send. Methods may be called from any thread.
 """
 
+from collections import Counter as Counts
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -27,8 +28,10 @@ TENANT_LABELS: Final = 100
 ROUTE_LABELS: Final = 60
 """Pairs of route and method with labels of their own, the rest share `other`."""
 
-OFFER_LABELS: Final = 120
-"""Offers whose breakers are shown."""
+OFFER_LABELS: Final = 60
+"""Offers whose breakers and times are shown."""
+BUDGET_LABELS: Final = 60
+"""Budgets of whole tenants that are shown, the fullest."""
 
 REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 VIDEO_BUCKETS_S: Final = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 900.0, 1800.0)
@@ -73,6 +76,8 @@ class FromDatabase(msgspec.Struct, frozen=True, kw_only=True):
     """Provider to what those would cost if all had bought."""
     held_microusd: dict[str, int]
     """Tenant id to money held."""
+    budgets_microusd: dict[tuple[str, str], tuple[int, int]]
+    """Tenant id, and scope and period of its budget as in `tenant_month`, to what is used of it and its limit."""
     due_work: int
     """Rows of work that are due and that nobody has claimed."""
     work_overdue_us: int
@@ -94,6 +99,10 @@ class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     """By how much time here is ahead of the clock that it follows."""
     breakers: dict[str, int]
     """Offer to 0 closed, 1 half-open, 2 open, as this replica sees them."""
+    learned_s: dict[str, float]
+    """Offer to the time from accept to file of a film by the defaults of the rules, where enough was learned."""
+    stated_s: dict[str, float]
+    """The same by the catalogue."""
 
 
 class _Route(msgspec.Struct, frozen=True):
@@ -123,18 +132,37 @@ class _Snapshot(Collector):
         for name, text, labels in _LOOKED_UP:
             family = GaugeMetricFamily(name, text, labels=labels)
             for value, number in values.get(name, {}).items():
-                family.add_metric([value] if labels else [], number)
+                family.add_metric(value[: len(labels)], number)
             yield family
 
-    def _values(self, now: Gauges) -> dict[str, dict[str, float]]:
-        """Metric to label value to number."""
+    def _values(self, now: Gauges) -> dict[str, dict[tuple[str, ...], float]]:
+        """Metric to label values to number."""
+        budgets = {} if now.database is None else self._budgets(now.database)
+        single = {**self._of_replica(now), **({} if now.database is None else self._of_database(now.database))}
+        return budgets | {name: {(value,): n for value, n in numbers.items()} for name, numbers in single.items()}
+
+    def _of_replica(self, now: Gauges) -> dict[str, dict[str, float]]:
+        """Metric to label value to number; so the next one."""
         stores = named(Store)
         return {
             "reelay_store_free_bytes": summed(now.store_free_bytes, lambda s: closed(s, stores)),
             "reelay_store_used_bytes": summed(now.store_used_bytes, lambda s: closed(s, stores)),
             "reelay_clock_ahead_seconds": {"": now.clock_ahead_us / _MICRO},
-            "reelay_breaker_state": _worst(now.breakers),
-            **({} if now.database is None else self._of_database(now.database)),
+            "reelay_breaker_state": _most(now.breakers, OFFER_LABELS),
+            "reelay_offer_learned_seconds": _most(now.learned_s, OFFER_LABELS),
+            "reelay_offer_stated_seconds": _most(now.stated_s, OFFER_LABELS),
+        }
+
+    def _budgets(self, now: FromDatabase) -> dict[str, dict[tuple[str, ...], float]]:
+        used: Counts[tuple[str, ...]] = Counts()
+        limits: Counts[tuple[str, ...]] = Counts()
+        for (tenant, bound), (used_microusd, limit_microusd) in now.budgets_microusd.items():
+            used[self._tenant_label(tenant), bound] += used_microusd
+            limits[self._tenant_label(tenant), bound] += limit_microusd
+        fullest = sorted(limits, key=lambda labels: -used[labels] / max(limits[labels], 1))[:BUDGET_LABELS]
+        return {
+            "reelay_budget_used_usd": {labels: used[labels] / _MICRO for labels in fullest},
+            "reelay_budget_limit_usd": {labels: limits[labels] / _MICRO for labels in fullest},
         }
 
     def _of_database(self, now: FromDatabase) -> dict[str, dict[str, float]]:
@@ -209,8 +237,28 @@ _LOOKED_UP: Final[tuple[tuple[str, str, list[str]], ...]] = (
     ),
     (
         "reelay_breaker_state",
-        "0 closed, 1 half-open, 2 open: whether an offer is asked just now, as this replica sees it; at most 120.",
+        "0 closed, 1 half-open, 2 open: whether an offer is asked just now, as this replica sees it; at most 60.",
         ["offer"],
+    ),
+    (
+        "reelay_offer_learned_seconds",
+        "Expected from accept to file, by films of late, at the rules' default length and size; at most 60 offers.",
+        ["offer"],
+    ),
+    (
+        "reelay_offer_stated_seconds",
+        "The same by catalogue and rules, which holds while too little was learned; at most 60 offers.",
+        ["offer"],
+    ),
+    (
+        "reelay_budget_used_usd",
+        "Held and charged against budgets of whole tenants in this period, by the database; the 60 fullest.",
+        ["tenant", "reason"],
+    ),
+    (
+        "reelay_budget_limit_usd",
+        "What those budgets allow, raises included, by the database; shadow ones are not among them.",
+        ["tenant", "reason"],
     ),
 )
 """Name, help and labels of what a snapshot fills."""
@@ -302,14 +350,14 @@ class Metrics:
             "reelay_route_decisions_total",
             "Plans, counted when a video is accepted: the rule that matched, who is tried first, by which strategy.",
             {"rule": rules, "provider": providers, "reason": named(Strategy)},
-            at_most=240,
+            at_most=160,
             sheds=("rule",),
         )
         self._fallbacks = self._counters(
             "reelay_fallbacks_total",
             "Moves of a video to another provider, counted when the next attempt is written down.",
             {"from_provider": providers, "to_provider": providers, "reason": named(FallbackReason)},
-            at_most=240,
+            at_most=160,
             sheds=("from_provider", "to_provider"),
         )
         self._possible_doubles = self._counters(
@@ -325,15 +373,23 @@ class Metrics:
             "reelay_provider_attempts_total",
             "Exchanges with a seller, counted when each ends; `fetch` asks for the file or its link.",
             {"provider": providers, "operation": named(Exchange), "outcome": named(ExchangeOutcome)},
-            at_most=600,
+            at_most=480,
             sheds=("provider",),
         )
         self._exchange_seconds = self._histograms(
             "reelay_provider_request_duration_seconds",
             "Time from opening or borrowing a connection to the end of an exchange with a seller, observed then.",
             {"provider": providers, "operation": named(Exchange)},
-            at_most=50,
+            at_most=30,
             sheds=("provider", "operation"),
+        )
+        self._film_seconds = self._histograms(
+            "reelay_provider_film_duration_seconds",
+            "Time from a submit's begin until its seller had made the film, observed when that is committed.",
+            {"provider": providers},
+            at_most=10,
+            sheds=("provider",),
+            buckets=VIDEO_BUCKETS_S,
         )
         self._poll_lag = self._histograms(
             "reelay_poll_lag_seconds",
@@ -375,7 +431,7 @@ class Metrics:
             "reelay_videos_total",
             "Videos that reached their end, counted once each when it is committed.",
             {"model": models, "outcome": named(VideoOutcome), "tenant": ANY},
-            at_most=440,
+            at_most=330,
             sheds=("tenant",),
         )
         self._video_seconds = self._histograms(
@@ -392,14 +448,14 @@ class Metrics:
             "reelay_charged_usd_total",
             "What tenants were charged, added when a settlement is committed; a copy, the ledger is the truth.",
             {"tenant": ANY, "model": models},
-            at_most=260,
+            at_most=200,
             sheds=("tenant",),
         )
         self._seller_costs = self._counters(
             "reelay_seller_cost_usd_total",
             "What sellers took, added when an attempt's cost is committed; a copy, the ledger is the truth.",
             {"provider": providers, "model": models, "outcome": named(CostOutcome)},
-            at_most=250,
+            at_most=200,
             sheds=("provider",),
         )
         self._absorbed = self._counters(
@@ -408,6 +464,24 @@ class Metrics:
             {"reason": named(AbsorbedReason)},
             at_most=10,
             sheds=(),
+        )
+        self._delivered_seconds, self._expected_costs = (
+            self._counters(name, text, {"provider": providers}, at_most=10, sheds=("provider",))
+            for name, text in (
+                ("reelay_delivered_film_seconds_total", "Seconds of film delivered and billed, added at settlement."),
+                (
+                    "reelay_expected_cost_usd_total",
+                    "What sellers' prices at accept make of the films they delivered, added at settlement.",
+                ),
+            )
+        )
+        self._delivered_charges, self._at_first, self._at_dearest = (
+            self._counters(name, text, {"model": models}, at_most=11, sheds=("model",))
+            for name, text in (
+                ("reelay_delivered_usd_total", "What tenants were charged for films delivered, added at settlement."),
+                ("reelay_at_first_usd_total", "What the same films would have cost them at the plan's first offer."),
+                ("reelay_at_dearest_usd_total", "And at the dearest offer that could have made them."),
+            )
         )
         self._cost_differences = self._counters(
             "reelay_cost_differences_total",
@@ -421,21 +495,21 @@ class Metrics:
             "reelay_budget_rejections_total",
             "Requests refused because a budget left too little, counted at the answer; the reason is whose budget.",
             {"tenant": ANY, "reason": bounds},
-            at_most=400,
+            at_most=60,
             sheds=("tenant",),
         )
         self._budget_warnings = self._counters(
             "reelay_budget_warnings_total",
             "Videos with which a budget reached a share at which a warning is due, counted when they are accepted.",
             {"tenant": ANY, "reason": bounds},
-            at_most=400,
+            at_most=60,
             sheds=("tenant",),
         )
         self._budget_shadow_rejections = self._counters(
             "reelay_budget_shadow_rejections_total",
             "Videos that a budget in shadow mode would have refused, counted when they are accepted.",
             {"tenant": ANY, "reason": bounds},
-            at_most=400,
+            at_most=60,
             sheds=("tenant",),
         )
 
@@ -529,6 +603,28 @@ class Metrics:
         """`reason` is the ledger account's second part."""
         self._absorbed.child(reason).inc(microusd / _MICRO)
 
+    def film_made(self, *, provider: str, seconds: float) -> None:
+        """`seconds` since its submit began."""
+        self._film_seconds.child(provider).observe(seconds)
+
+    def delivered(
+        self,
+        *,
+        provider: str,
+        model: str,
+        film_s: int,
+        expected_microusd: int,
+        charged_microusd: int,
+        at_first_microusd: int,
+        at_dearest_microusd: int,
+    ) -> None:
+        """A film that its tenant pays for; `expected_microusd` is what its seller's price makes of it."""
+        self._delivered_seconds.child(provider).inc(film_s)
+        self._expected_costs.child(provider).inc(expected_microusd / _MICRO)
+        self._delivered_charges.child(model).inc(charged_microusd / _MICRO)
+        self._at_first.child(model).inc(at_first_microusd / _MICRO)
+        self._at_dearest.child(model).inc(at_dearest_microusd / _MICRO)
+
     def cost_differs(self, *, provider: str) -> None:
         self._cost_differences.child(provider).inc()
 
@@ -578,9 +674,9 @@ class Metrics:
         return self.registry.render(accept)
 
 
-def _worst(breakers: Mapping[str, int]) -> dict[str, float]:
-    """As many as have labels, those that are not well first."""
-    return dict(sorted(breakers.items(), key=lambda one: -one[1])[:OFFER_LABELS])
+def _most(numbers: Mapping[str, float], most: int) -> dict[str, float]:
+    """So many, the highest first."""
+    return dict(sorted(numbers.items(), key=lambda one: -one[1])[:most])
 
 
 def _by_state(numbers: Mapping[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxy.core.budget import Budget, CounterKey
+from proxy.core.budget import Budget, CounterKey, period_begin
 from proxy.store import budgets, tenants
 from proxy.store.base import Store, Tx
 from tests.store.rows import AT, add_videos, make_tenant, make_video
@@ -81,3 +81,25 @@ async def test_counters_are_taken_moved_and_dropped(store: Store) -> None:
     assert await store.write(lambda tx: budgets.counters_of_tenant(tx, "acme", "month")) == [ours[1]]
     assert await store.write(lambda tx: budgets.drop_counters(tx, ours[:1])) == 1
     assert await store.read(budgets.every_counter) == [(ours[1], 7)]
+
+
+async def test_budgets_of_whole_tenants_are_found_with_what_this_period_has_used(store: Store) -> None:
+    day = AT - AT % 86_400_000_000
+    rows = [
+        make_budget("day", period="day"),
+        make_budget("month"),
+        make_budget("total", period="total", tenant_id="other"),
+        make_budget("shadow", shadow=1),
+        make_budget("of a key", scope="key", subject="key_1"),
+    ]
+    await add(store, *rows)
+
+    def count(tx: Tx) -> None:
+        budgets.insert_counter(tx, CounterKey("acme", "tenant", "", "day", day), 7)
+        budgets.insert_counter(tx, CounterKey("acme", "tenant", "", "day", day - 86_400_000_000), 1000)
+        budgets.insert_counter(tx, CounterKey("acme", "key", "key_1", "month", period_begin("month", AT)), 1000)
+        budgets.insert_counter(tx, CounterKey("other", "tenant", "", "total", 0), 9)
+
+    await store.write(count)
+    found = await store.read(lambda tx: budgets.of_whole_tenants(tx, AT))
+    assert {budget.id: used for budget, used in found} == {"day": 7, "month": 0, "total": 9}

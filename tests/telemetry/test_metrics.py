@@ -7,9 +7,11 @@ from typing import Any, Literal, get_args
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from proxy.core.budget import BudgetScope, Period
 from proxy.core.errors import FailureKind
 from proxy.core.video import VideoFailure
 from proxy.telemetry.metrics import (
+    BUDGET_LABELS,
     OFFER_LABELS,
     ROUTE_LABELS,
     SERIES_BUDGET,
@@ -67,12 +69,14 @@ def make_gauges(**given: Any) -> Gauges:
         "unknown_attempts": {},
         "unknown_exposure_microusd": {},
         "held_microusd": {},
+        "budgets_microusd": {},
         "due_work": 0,
         "work_overdue_us": 0,
         "ledger_drift_microusd": 0,
         "ledger_checked_at_us": 0,
     }
-    beside: dict[str, Any] = {"breakers": {}, "store_free_bytes": {}, "store_used_bytes": {}, "clock_ahead_us": 0}
+    beside: dict[str, Any] = {"breakers": {}, "learned_s": {}, "stated_s": {}}
+    beside |= {"store_free_bytes": {}, "store_used_bytes": {}, "clock_ahead_us": 0}
     database = FromDatabase(**{name: given.pop(name, value) for name, value in in_database.items()})
     return Gauges(**({"database": database} | beside | given))
 
@@ -94,6 +98,11 @@ def moved(metrics: Metrics, act: Callable[[], None]) -> dict[str, float]:
         for (name, labels), now in series(metrics).items()
         if now != before.get((name, labels), 0) and not name.endswith("_bucket")
     }
+
+
+def deliver(metrics: Metrics, **given: Any) -> None:
+    sums: dict[str, Any] = {"film_s": 4, "expected_microusd": 1, "charged_microusd": 2, "at_first_microusd": 3}
+    metrics.delivered(**({"provider": "provider-0", "model": "model-0", "at_dearest_microusd": 4} | sums | given))
 
 
 def test_a_request_counts_by_template_method_and_class() -> None:
@@ -193,6 +202,45 @@ def test_money_is_shown_in_dollars() -> None:
     assert moved(metrics, lambda: metrics.cost_differs(provider="provider-1")) == {
         "reelay_cost_differences_total{provider=provider-1}": 1
     }
+
+
+def test_a_delivered_film_counts_in_the_sums_by_which_it_is_compared() -> None:
+    metrics = make_metrics()
+    seen = moved(metrics, lambda: deliver(metrics, expected_microusd=500_000, at_dearest_microusd=2_000_000))
+    assert seen == {
+        "reelay_delivered_film_seconds_total{provider=provider-0}": 4,
+        "reelay_expected_cost_usd_total{provider=provider-0}": 0.5,
+        "reelay_delivered_usd_total{model=model-0}": 0.000002,
+        "reelay_at_first_usd_total{model=model-0}": 0.000003,
+        "reelay_at_dearest_usd_total{model=model-0}": 2,
+    }
+
+
+def test_a_film_is_timed_at_its_seller() -> None:
+    metrics = make_metrics()
+    assert moved(metrics, lambda: metrics.film_made(provider="provider-0", seconds=95)) == {
+        "reelay_provider_film_duration_seconds_count{provider=provider-0}": 1,
+        "reelay_provider_film_duration_seconds_sum{provider=provider-0}": 95,
+    }
+
+
+def test_the_fullest_budgets_are_shown_and_those_of_small_tenants_together() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    some = {("acme", "tenant_day"): (9_000_000, 10_000_000), ("small-1", "tenant_day"): (1_000_000, 4_000_000)}
+    metrics.snapshot(make_gauges(budgets_microusd=some | {("small-2", "tenant_day"): (0, 1_000_000)}))
+    shown = {(name, *(v for _, v in labels)): n for (name, labels), n in series(metrics).items() if "budget_" in name}
+    assert {key: number for key, number in shown.items() if not key[0].endswith("_total")} == {
+        ("reelay_budget_used_usd", "tenant_day", "acme"): 9,
+        ("reelay_budget_limit_usd", "tenant_day", "acme"): 10,
+        ("reelay_budget_used_usd", "tenant_day", "other"): 1,
+        ("reelay_budget_limit_usd", "tenant_day", "other"): 5,
+    }
+    tenants = [f"tenant-{i}" for i in range(BUDGET_LABELS + 1)]
+    metrics.set_tenants(tenants)
+    metrics.snapshot(make_gauges(budgets_microusd={(one, "tenant_day"): (i, 100) for i, one in enumerate(tenants)}))
+    used = {labels[1][1] for name, labels in series(metrics) if name == "reelay_budget_used_usd"}
+    assert used == {*tenants} - {"tenant-0"}
 
 
 @pytest.mark.parametrize("reason", get_args(LimitReason))
@@ -377,6 +425,9 @@ def send_strangers(metrics: Metrics, *, many: int) -> None:
         metrics.charged(tenant=f"user-{i}", model=f"made-up-{i}", microusd=1)
         metrics.seller_cost(provider=f"made-up-{i}", model=f"made-up-{i}", outcome=f"made-up-{i}", microusd=1)
         metrics.absorbed(reason=f"made-up-{i}", microusd=1)
+        metrics.budget_rejected(tenant=f"user-{i}", reason=f"made-up-{i}")
+        metrics.film_made(provider=f"made-up-{i}", seconds=1)
+        deliver(metrics, provider=f"made-up-{i}", model=f"made-up-{i}")
         metrics.cost_differs(provider=f"made-up-{i}")
         metrics.poll_lag(provider=f"made-up-{i}", seconds=0.1)
         metrics.callbacks(provider=f"made-up-{i}", outcome=f"made-up-{i}")
@@ -389,6 +440,7 @@ def send_strangers(metrics: Metrics, *, many: int) -> None:
             unknown_attempts=made_up,
             unknown_exposure_microusd=made_up,
             held_microusd={f"user-{i}": 1 for i in range(many)},
+            budgets_microusd={(f"user-{i}", "tenant_day"): (1, 2) for i in range(many)},
             store_free_bytes=made_up,
             store_used_bytes=made_up,
         )
@@ -418,6 +470,22 @@ def saturate_requests_and_videos(metrics: Metrics, models: list[str], routes: li
         metrics.video_ended(model=model, outcome=outcome, tenant=tenant, seconds=1)
 
 
+def saturate_budgets(metrics: Metrics) -> None:
+    """Every tenant at every kind of budget, and far more offers than have labels."""
+    tenants = [f"tenant-{i}" for i in range(TENANT_LABELS + 1)]
+    bounds = [f"{scope}_{period}" for scope, period in product(get_args(BudgetScope), get_args(Period))]
+    for tenant, bound in product(tenants, [*bounds, "made-up"]):
+        metrics.budget_rejected(tenant=tenant, reason=bound)
+        metrics.budget_warned(tenant=tenant, reason=bound)
+        metrics.budget_shadow_rejected(tenant=tenant, reason=bound)
+    offers = {f"offer-{i}": 1 for i in range(500)}
+    limits = {(tenant, f"tenant_{period}"): (1, 2) for tenant, period in product(tenants, get_args(Period))}
+    held = dict.fromkeys(tenants, 1)
+    metrics.snapshot(
+        make_gauges(breakers=offers, learned_s=offers, stated_s=offers, budgets_microusd=limits, held_microusd=held)
+    )
+
+
 def saturate_providers(metrics: Metrics, providers: list[str], models: list[str], rules: list[str]) -> None:
     """The same, for all that a provider is part of."""
     for rule, provider, reason in product(rules, providers, words(Strategy)):
@@ -428,8 +496,10 @@ def saturate_providers(metrics: Metrics, providers: list[str], models: list[str]
         metrics.fallback(from_provider=from_provider, to_provider=to_provider, reason=reason)
     for provider, model, outcome in product(providers, models, words(CostOutcome)):
         metrics.seller_cost(provider=provider, model=model, outcome=outcome, microusd=1)
-    for provider in providers:
+    for provider, model in product(providers, models):
         metrics.cost_differs(provider=provider)
+        metrics.film_made(provider=provider, seconds=1)
+        deliver(metrics, provider=provider, model=model)
     for provider, operation in product(providers, words(Repeated)):
         metrics.put_off(provider=provider, operation=operation)
     for provider, outcome in product(providers, words(CallbackOutcome)):
@@ -449,6 +519,7 @@ def test_the_series_stay_under_the_budget_when_all_that_can_happen_has_happened(
     saturate_requests_and_videos(metrics, models, list(routes))
     saturate_providers(metrics, providers, models, [*(f"rule-{i}" for i in range(20)), "made-up"])
     send_strangers(metrics, many=1)
+    saturate_budgets(metrics)
     first = series(metrics)
     assert len(first) < SERIES_BUDGET
     saturate_providers(metrics, providers[::-1], models[::-1], ["made-up-too"])

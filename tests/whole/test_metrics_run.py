@@ -8,9 +8,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.databases import WHOLE_ENGINE
-from tests.whole.stage import Stage
+from tests.whole.stage import SELLERS, Stage
 
 STRANGERS = 2_000
+OFFER = "evolink/seedance-2.0/standard/text-to-video"
 AT_ONCE = 24
 
 
@@ -68,6 +69,12 @@ async def test_mixed_run_is_counted_where_it_happened(stage: Stage) -> None:
     paid = sum(float(video["usage"]["cost_usd"]) for video in ends if video["status"] == "completed")
     assert round(seen.sum("reelay_charged_usd_total", tenant="default", model="seedance-2.0"), 6) == round(paid, 6)
     assert round(seen.sum("reelay_seller_cost_usd_total", outcome="delivered"), 6) == round(paid, 6)
+    assert round(seen.sum("reelay_delivered_usd_total", model="seedance-2.0"), 6) == round(paid, 6)
+    assert seen.sum("reelay_at_dearest_usd_total") > seen.sum("reelay_delivered_usd_total")
+    assert seen.sum("reelay_expected_cost_usd_total") == seen.sum("reelay_seller_cost_usd_total", outcome="delivered")
+    assert seen.sum("reelay_delivered_film_seconds_total", provider="shortapi") == 4
+    assert seen.sum("reelay_provider_film_duration_seconds_count") == 3
+    assert seen.sum("reelay_provider_film_duration_seconds_count", provider="runflow") == 1
     assert seen.sum("reelay_route_decisions_total", rule="default", provider="evolink", reason="cheapest") == 3
     assert seen.sum("reelay_route_decisions_total", rule="default", provider="fal", reason="ordered") == 1
     assert seen.sum("reelay_http_requests_total", route="/v1/videos", method="POST", code_class="2xx") == 4
@@ -78,6 +85,46 @@ async def test_mixed_run_is_counted_where_it_happened(stage: Stage) -> None:
     for store in ("files", "database") if WHOLE_ENGINE == "sqlite" else ("files",):
         assert seen.sum("reelay_store_free_bytes", store=store) > 0
         assert seen.sum("reelay_store_used_bytes", store=store) > 0
+
+
+async def test_times_are_shown_of_offers_that_are_asked_and_learned_ones_once_there_are_enough(stage: Stage) -> None:
+    await stage.start_sellers()
+    stage.write_rules(lambda rules: rules["providers"]["fal"].update(enabled=False))
+    await stage.start_server()
+    before = await scrape(stage)
+    assert {provider: stated_s(before, provider) > 0 for provider in SELLERS} == {
+        "evolink": True, "shortapi": True, "fal": False, "runflow": True,
+    }  # fmt: skip
+    assert before.sum("reelay_offer_learned_seconds") == 0
+    assert not {offer for offer in before.label_values() if offer.startswith("fal/")}
+    made = [await stage.create() for _ in range(9)]
+    for video in made:
+        await stage.ended(video["id"])
+    async with asyncio.timeout(40):
+        while (seen := await scrape(stage)).sum("reelay_offer_learned_seconds", offer=OFFER) == 0:
+            await asyncio.sleep(0.5)
+    mean = "reelay_provider_film_duration_seconds"
+    took_s = seen.sum(f"{mean}_sum", provider="evolink") / seen.sum(f"{mean}_count", provider="evolink")
+    assert took_s / 3 < seen.sum("reelay_offer_learned_seconds") < took_s * 3
+
+
+def stated_s(seen: Scrape, provider: str) -> float:
+    return seen.sum("reelay_offer_stated_seconds", offer=f"{provider}/seedance-2.0/standard/text-to-video")
+
+
+async def test_budget_shows_what_is_used_of_it(stage: Stage) -> None:
+    await stage.start_sellers()
+    stage.write_rules()
+    await stage.start_server()
+    for limit, period in (("5", "month"), ("2.5", "day")):
+        body = {"tenant": "default", "scope": "tenant", "period": period, "limit_usd": limit}
+        (await stage.client.post("/admin/budgets", json=body)).raise_for_status()
+    video = await stage.ended((await stage.create())["id"])
+    seen = await scrape(stage)
+    for period, limit_usd in (("month", 5), ("day", 2.5)):
+        bound = {"tenant": "default", "reason": f"tenant_{period}"}
+        assert seen.sum("reelay_budget_limit_usd", **bound) == limit_usd
+        assert seen.sum("reelay_budget_used_usd", **bound) == float(video["usage"]["cost_usd"])
 
 
 async def test_strangers_add_no_series(stage: Stage) -> None:
