@@ -2,11 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from grafana_foundation_sdk.builders import common, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, prometheus, stat, table, timeseries
 
 # The classic model, which every Grafana reads; the library warns that there is a newer one.
 from grafana_foundation_sdk.builders import dashboard as build
@@ -23,35 +22,69 @@ from grafana_foundation_sdk.models.common import (
     TooltipDisplayMode,
     VisibilityMode,
 )
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, VariableOption, VariableRefresh, VariableSort
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    DynamicConfigValue,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
 
-from dashboards.overview import CHOICES, ROWS
-from dashboards.panels import Panel
+from dashboards import overview, providers, spend, videos
+from dashboards.panels import CHOICES, Page, Panel, Table
 
+PAGES = (overview.PAGE, providers.PAGE, spend.PAGE, videos.PAGE)
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+DATABASE = DataSourceRef(type_val="grafana-postgresql-datasource", uid="${database}")
 
 
-def overview() -> build.Dashboard:
-    page = (
-        build.Dashboard("Reelay: overview")
-        .uid("reelay-overview")
-        .description("Requests, videos, providers, money and the work behind them.")
+class Sql(Dataquery, Builder[Dataquery]):
+    """A query of Grafana's own PostgreSQL data source, for which the library has no builder."""
+
+    def __init__(self, sql: str) -> None:
+        self._sql = sql
+
+    def build(self) -> Dataquery:
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"refId": "A", "datasource": DATABASE, "rawSql": self._sql}
+        return told | {"format": "table", "rawQuery": True, "editorMode": "code"}
+
+
+def dashboard(page: Page) -> build.Dashboard:
+    made = (
+        build.Dashboard(f"Reelay: {page.name}")
+        .uid(f"reelay-{page.name}")
+        .description(page.description)
         .tags(["reelay"])
         .readonly()
         .timezone("utc")
         .refresh("30s")
         .time("now-6h", "now")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .with_variable(source_choice())
+        .link(others())
+        .with_variable(source_choice("datasource", "Data source", "prometheus"))
     )
-    for name, label, query in CHOICES:
-        page.with_variable(choice(name, label, query))
-    place(page, ROWS)
-    return page
+    if any(isinstance(panel, Table) for row in page.rows for panel in row.panels):
+        made.with_variable(source_choice("database", "Database", "grafana-postgresql-datasource"))
+    for name in page.choices:
+        made.with_variable(choice(name, *CHOICES[name]))
+    place(made, page)
+    return made
 
 
-def source_choice() -> build.DatasourceVariable:
-    variable = build.DatasourceVariable("datasource").label("Data source").type("prometheus")
+def others() -> build.DashboardLink:
+    """To the other pages, with the same time and choices."""
+    link = build.DashboardLink("Reelay").type(DashboardLinkType.DASHBOARDS).tags(["reelay"])
+    # Above the panels, where they are seen; the library would put them into a menu.
+    link.build().placement = None  # type: ignore[assignment]  # as in pages that Grafana writes
+    return link.keep_time(keep_time=True).include_vars(include_vars=True)
+
+
+def source_choice(name: str, label: str, kind: str) -> build.DatasourceVariable:
+    variable = build.DatasourceVariable(name).label(label).type(kind)
     # The builder has no word for it, the model has.
     variable.build().refresh = VariableRefresh.ON_TIME_RANGE_CHANGED
     return variable
@@ -74,25 +107,30 @@ def choice(name: str, label: str, query: str) -> build.QueryVariable:
     )
 
 
-def place(page: build.Dashboard, rows: Iterable[tuple[str, tuple[Panel, ...]]]) -> None:
+def place(made: build.Dashboard, page: Page) -> None:
     """Rows of panels from top to bottom; a panel's number is its place among them."""
     number = 0
-    for title, panels in rows:
+    for row in page.rows:
         number += 1
-        page.with_row(build.Row(title).id(number))
-        for panel in panels:
+        made.with_row(build.Row(row.title).id(number))
+        for panel in row.panels:
             number += 1
-            page.with_panel((big_number(panel) if panel.single else graph(panel)).id(number))
+            made.with_panel(builder_of(panel).id(number))
+
+
+def builder_of(panel: Panel | Table) -> timeseries.Panel | stat.Panel | table.Panel:
+    if isinstance(panel, Table):
+        return rows_of(panel)
+    return big_number(panel) if panel.single else graph(panel)
 
 
 def graph(panel: Panel) -> timeseries.Panel:
-    return (
+    made = (
         timeseries.Panel()
         .title(panel.title)
         .description(panel.description)
         .datasource(SOURCE)
         .unit(panel.unit)
-        .min(0)
         .span(panel.width)
         .height(8)
         .draw_style(GraphDrawStyle.LINE)
@@ -109,6 +147,7 @@ def graph(panel: Panel) -> timeseries.Panel:
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
         .targets(targets(panel))
     )
+    return made if panel.signed else made.min(0)
 
 
 def big_number(panel: Panel) -> stat.Panel:
@@ -124,6 +163,22 @@ def big_number(panel: Panel) -> stat.Panel:
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .targets(targets(panel))
     )
+
+
+def rows_of(panel: Table) -> table.Panel:
+    made = (
+        table.Panel()
+        .title(panel.title)
+        .description(panel.description)
+        .datasource(DATABASE)
+        .unit(panel.unit)
+        .span(panel.width)
+        .height(10)
+        .targets([Sql(panel.sql)])
+    )
+    for column, unit in panel.units:
+        made.override_by_name(column, [DynamicConfigValue("unit", unit)])
+    return made
 
 
 def targets(panel: Panel) -> list[Builder[Dataquery]]:
@@ -151,7 +206,8 @@ def without_nulls(value: Any) -> Any:
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    (folder / "overview.json").write_text(as_json(overview()), encoding="utf-8")
+    for page in PAGES:
+        (folder / f"{page.name}.json").write_text(as_json(dashboard(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-What a panel is, and the words its queries are made of.
+What pages and panels are, and the words their queries are made of.
 
 What is read from the database is exported alike by every replica, so those queries take the `max`;
 what a replica counts itself is added up.
@@ -11,6 +11,14 @@ JOB = 'job=~"$job"'
 PROVIDER = f'{JOB},provider=~"$provider"'
 MODEL = f'{JOB},model=~"$model"'
 TENANT = f'{JOB},tenant=~"$tenant"'
+SPENT = f'{MODEL},tenant=~"$tenant"'
+OFFER = f'{JOB},offer=~"$provider/.*"'
+
+REQUESTS = "reelay_http_requests_total"
+VIDEOS = "reelay_videos_total"
+ATTEMPTS = "reelay_provider_attempts_total"
+SELLER_COST = "reelay_seller_cost_usd_total"
+CHARGED = "reelay_charged_usd_total"
 
 
 class Panel(NamedTuple):
@@ -26,6 +34,52 @@ class Panel(NamedTuple):
     stacked: bool = False
     single: bool = False
     """One big number in place of a graph."""
+    signed: bool = False
+    """What may be below zero: the graph does not begin there."""
+
+
+class Table(NamedTuple):
+    """Rows that the database itself tells; there where it is a PostgreSQL."""
+
+    title: str
+    description: str
+    unit: str
+    """Of the columns that have none of their own."""
+    sql: str
+    units: tuple[tuple[str, str], ...] = ()
+    """Column to its unit."""
+    width: int = 24
+
+
+class Row(NamedTuple):
+    """What stands together under a heading."""
+
+    title: str
+    panels: tuple[Panel | Table, ...]
+
+
+class Page(NamedTuple):
+    """One dashboard."""
+
+    name: str
+    """Of its file, and in its uid."""
+    description: str
+    choices: tuple[str, ...]
+    """The variables that its queries use, of those in CHOICES."""
+    rows: tuple[Row, ...]
+
+
+def label_values(metric: str, label: str) -> str:
+    return f"label_values({metric}{{{JOB}}}, {label})"
+
+
+CHOICES = {
+    "job": ("Job", "label_values(reelay_build_info, job)"),
+    "provider": ("Provider", label_values(ATTEMPTS, "provider")),
+    "model": ("Model", label_values("reelay_video_duration_seconds_count", "model")),
+    "tenant": ("Tenant", label_values("reelay_held_usd", "tenant")),
+}
+"""Variable to its label and query."""
 
 
 def rate(metric: str, selector: str, by: str = "", *, per_s: int = 1) -> str:
@@ -41,6 +95,12 @@ def quantile(q: float, metric: str, selector: str, by: str = "") -> str:
     return f"histogram_quantile({q}, {rate(f'{metric}_bucket', selector, labels)})"
 
 
+def quantiles(metric: str, selector: str, by: str = "") -> tuple[tuple[str, str], ...]:
+    """The median and what 95 in 100 stay under, with their legends."""
+    name = f"{{{{{by}}}}} " if by else ""
+    return tuple((quantile(q, metric, selector, by), f"{name}p{q * 100:.0f}") for q in (0.5, 0.95))
+
+
 def share(part: str, whole: str) -> str:
     """A ratio of two rates; 0 and not nothing while nothing happens."""
     return f"{part} / clamp_min({whole}, 1e-9)"
@@ -52,5 +112,7 @@ def latest(metric: str, selector: str, by: str = "") -> str:
     return f"max{split} ({metric}{{{selector}}})"
 
 
-def label_values(metric: str, label: str) -> str:
-    return f"label_values({metric}{{{JOB}}}, {label})"
+# What the customer asked to stop, and what no seller will make, is nobody's fault here.
+FAILED_VIDEOS = share(rate(VIDEOS, f'{SPENT},outcome!~"completed|cancelled|moderation_blocked"'), rate(VIDEOS, SPENT))
+UNKNOWN_EXPOSURE = f"sum ({latest('reelay_unknown_exposure_usd', PROVIDER, 'provider')})"
+UNDER_WAY = 'state=~"queued|in_progress"'

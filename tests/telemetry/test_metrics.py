@@ -102,7 +102,8 @@ def moved(metrics: Metrics, act: Callable[[], None]) -> dict[str, float]:
 
 def deliver(metrics: Metrics, **given: Any) -> None:
     sums: dict[str, Any] = {"film_s": 4, "expected_microusd": 1, "charged_microusd": 2, "at_first_microusd": 3}
-    metrics.delivered(**({"provider": "provider-0", "model": "model-0", "at_dearest_microusd": 4} | sums | given))
+    names: dict[str, Any] = {"provider": "provider-0", "model": "model-0"}
+    metrics.delivered(**(names | {"at_dearest_microusd": 4} | sums | given))
 
 
 def test_a_request_counts_by_template_method_and_class() -> None:
