@@ -1,10 +1,11 @@
-"""Writes the dashboards as JSON into their folder, or another: `python -m dashboards.generate [FOLDER]`."""
+"""Writes dashboards and rules into their folder, or another: `python -m dashboards.generate [FOLDER]`."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from grafana_foundation_sdk.builders import common, prometheus, stat, table, timeseries
 
 # The classic model, which every Grafana reads; the library warns that there is a newer one.
@@ -31,7 +32,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards import overview, providers, spend, videos
+from dashboards import alerting, overview, providers, spend, videos
 from dashboards.panels import CHOICES, Page, Panel, Table
 
 PAGES = (overview.PAGE, providers.PAGE, spend.PAGE, videos.PAGE)
@@ -71,7 +72,7 @@ def dashboard(page: Page) -> build.Dashboard:
         made.with_variable(source_choice("database", "Database", "grafana-postgresql-datasource"))
     for name in page.choices:
         made.with_variable(choice(name, *CHOICES[name]))
-    place(made, page)
+    fill(made, page)
     return made
 
 
@@ -107,7 +108,7 @@ def choice(name: str, label: str, query: str) -> build.QueryVariable:
     )
 
 
-def place(made: build.Dashboard, page: Page) -> None:
+def fill(made: build.Dashboard, page: Page) -> None:
     """Rows of panels from top to bottom; a panel's number is its place among them."""
     number = 0
     for row in page.rows:
@@ -204,10 +205,40 @@ def without_nulls(value: Any) -> Any:
             return value
 
 
+def config_maps(pages: dict[str, str]) -> list[dict[str, Any]]:
+    """
+    For Grafana's sidecar in Kubernetes: one for each page, by its name.
+
+    Without the spaces, for `kubectl apply` keeps a copy that may have 256 KiB.
+    """
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": f"reelay-{name}", "labels": {"grafana_dashboard": "1"}},
+            "data": {f"reelay-{name}.json": json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)},
+        }
+        for name, text in pages.items()
+    ]
+
+
+def files() -> dict[str, str]:
+    """Everything that is generated, by its place in the folder."""
+    pages = {page.name: as_json(dashboard(page)) for page in PAGES}
+    head = "# Made by `python -m dashboards.generate`.\n"
+    return {
+        **{f"{name}.json": text for name, text in pages.items()},
+        "provisioning/configmaps.yaml": head + yaml.safe_dump_all(config_maps(pages), width=10**9, sort_keys=False),
+        "rules/recording.yaml": head + yaml.safe_dump(alerting.recording_file(), width=10**9, sort_keys=False),
+        "rules/alerts.yaml": head + yaml.safe_dump(alerting.alerts_file(), width=10**9, sort_keys=False),
+    }
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    for page in PAGES:
-        (folder / f"{page.name}.json").write_text(as_json(dashboard(page)), encoding="utf-8")
+    for place, text in files().items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
