@@ -13,7 +13,7 @@ from dashboards.alerting import Alert, alerts, recorded
 from proxy.cli import reelay
 from tests.dashboards.cases import CASES, Series
 from tests.dashboards.prometheus import promtool
-from tests.dashboards.test_pages import SELECTION, busy_metrics
+from tests.dashboards.test_pages import NAMES, SELECTION, busy_metrics, panels_of, read_page
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
 RULES = tuple(FOLDER / "rules" / name for name in ("recording.yaml", "alerts.yaml"))
@@ -91,10 +91,8 @@ def test_a_section_says_what_it_means_what_to_look_at_and_what_to_do(name: str) 
 
 
 def commands() -> set[str]:
-    """Every call of `reelay` in ticks or blocks."""
-    inline = re.findall(r"`(reelay [^`\n]+)`", RUNBOOK)
-    blocks = re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL)
-    return {*inline, *(line.strip() for block in blocks for line in block.splitlines() if line.startswith("reelay "))}
+    """Every call of `reelay` between ticks."""
+    return {" ".join(found.split()) for found in re.findall(r"`(reelay\s[^`]+)`", RUNBOOK)}
 
 
 @pytest.mark.parametrize("line", sorted(commands()))
@@ -129,12 +127,22 @@ def test_commands_of_the_runbook_exist(line: str) -> None:
 
 
 def test_every_panel_that_the_runbook_names_exists() -> None:
-    from tests.dashboards.test_pages import NAMES, panels_of, read_page
-
     titles = {(name, panel["title"]) for name in NAMES for panel in panels_of(read_page(name))}
-    named = set(re.findall(r"\*([^*\n]+)\* on (\w+)", RUNBOOK))
+    text = " ".join(RUNBOOK.replace("**", "").split())
+    named: set[tuple[str, str]] = set()
+    for several, page in re.findall(rf"((?:\*[^*]+\*(?:, | and | beside )?)+) on ({'|'.join(NAMES)})\b", text):
+        named |= {(page, title) for title in re.findall(r"\*([^*]+)\*", several)}
+    assert len(named) > 20
+    assert named <= titles, named - titles
+
+
+def test_every_event_that_the_runbook_looks_for_is_logged() -> None:
+    named: set[str] = set()
+    for several in re.findall(r"the log for ((?:`[^`]+`(?:, | and )?)+)", " ".join(RUNBOOK.split())):
+        named |= set(re.findall(r"`([^`]+)`", several))
+    source = "".join(path.read_text(encoding="utf-8") for path in (FOLDER.parent / "proxy").rglob("*.py"))
     assert named
-    assert {(page, title) for title, page in named} <= titles
+    assert not {event for event in named if f'("{event}"' not in source}
 
 
 # The alerts

@@ -68,7 +68,7 @@ async def sold(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sold]:
 
 
 def role_sql() -> str:
-    [sql] = re.findall(r"```sql\n(CREATE ROLE .*?)```", RUNBOOK.read_text(), re.DOTALL)
+    [sql] = re.findall(r"```sql\n\s*(CREATE ROLE .*?)```", RUNBOOK.read_text(), re.DOTALL)
     return str(sql)
 
 
