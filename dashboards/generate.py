@@ -27,6 +27,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
     DynamicConfigValue,
+    VariableModel,
     VariableOption,
     VariableRefresh,
     VariableSort,
@@ -88,12 +89,13 @@ def source_choice(name: str, label: str, kind: str) -> build.DatasourceVariable:
     variable = build.DatasourceVariable(name).label(label).type(kind)
     # The builder has no word for it, the model has.
     variable.build().refresh = VariableRefresh.ON_TIME_RANGE_CHANGED
+    without_interval(variable.build())
     return variable
 
 
 def choice(name: str, label: str, query: str) -> build.QueryVariable:
     """A variable of several values, all of them at first."""
-    return (
+    variable = (
         build.QueryVariable(name)
         .label(label)
         .datasource(SOURCE)
@@ -106,6 +108,13 @@ def choice(name: str, label: str, query: str) -> build.QueryVariable:
         .all_value(".*")
         .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
+    without_interval(variable.build())
+    return variable
+
+
+def without_interval(variable: VariableModel) -> None:
+    """Takes away what only variables of intervals have, and the library gives to all."""
+    variable.auto = variable.auto_count = variable.auto_min = None
 
 
 def fill(made: build.Dashboard, page: Page) -> None:
@@ -177,6 +186,9 @@ def rows_of(panel: Table) -> table.Panel:
         .height(10)
         .targets([Sql(panel.sql)])
     )
+    # Tables of newer Grafanas have none, and those of older ones show none without it.
+    options: Any = made.build().options
+    options.footer = None
     for column, unit in panel.units:
         made.override_by_name(column, [DynamicConfigValue("unit", unit)])
     return made
