@@ -17,14 +17,16 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from dashboards.alerting import alerts, recorded
 from tests.dashboards.prometheus import Prometheus, running
-from tests.dashboards.test_pages import DATABASE, NAMES, panels_of, queries, read_page
+from tests.dashboards.test_pages import DATABASE, FOLDER, NAMES, panels_of, queries, read_page
 from tests.databases import choose
 from tests.whole.company import Company, Team
 from tests.whole.scenes import rule
 
 pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
+RULES = tuple(FOLDER / "rules" / name for name in ("recording.yaml", "alerts.yaml"))
 RATE_INTERVAL = "30s"
 STEP_S = 5
 ORDERS: tuple[dict[str, Any], ...] = (
@@ -62,7 +64,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
         await company.start_sellers()
         company.write_rules(_rules, dead=("fal",), deadline_s=60)
         await company.start_server()
-        prometheus = stack.enter_context(running(folder, f"127.0.0.1:{company.port}"))
+        prometheus = stack.enter_context(running(folder, f"127.0.0.1:{company.port}", rules=RULES))
         begun_at = time.time()
         await _until(lambda: bool(prometheus.vector("reelay_build_info")))
         await trade(company)
@@ -191,3 +193,19 @@ async def test_prices_and_savings_are_those_of_the_sellers(seen: Seen) -> None:
     assert max(seen.values(filled_in(by_title["Taken against price"], provider="shortapi"))) > 1.2
     assert max(seen.values(filled_in(by_title["Saved against the dearest"]))) > 0
     assert 0.7 < max(seen.values(filled_in(by_title["Budgets used"]))) < 1
+
+
+async def test_every_rule_is_evaluated_and_every_recorded_series_has_data(seen: Seen) -> None:
+    rules = [rule for group in seen.prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    assert len(rules) == len(recorded()) + len(alerts())
+    assert not [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] != "ok"]
+    assert not [name for name in recorded() if not seen.prometheus.vector(name)]
+
+
+async def test_alerts_tell_of_the_orders_that_nobody_knows_of_in_plain_words(seen: Seen) -> None:
+    risen = {alert["labels"]["alertname"]: alert["annotations"] for alert in seen.prometheus.ask("alerts")["alerts"]}
+    assert "ReelayUnknownAttempts" in risen
+    assert "evolink" in risen["ReelayUnknownAttempts"]["summary"]
+    assert not {"ReelayLedgerDrift", "ReelayAbsent", "ReelayWorkOverdue", "ReelayClockAhead"} & set(risen)
+    for annotations in risen.values():
+        assert not [text for text in annotations.values() if "<" in text or "{{" in text]

@@ -18,7 +18,7 @@ from tests.dashboards.test_pages import panels_of, read_page
 from tests.databases import choose, whole_in
 from tests.whole.company import Company, Team, open_company
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 ROLE = "reelay_grafana"
 RUNBOOK = Path(__file__).parents[2] / "dashboards" / "RUNBOOK.md"
