@@ -100,7 +100,6 @@ def choice(name: str, label: str, query: str) -> build.QueryVariable:
         .label(label)
         .datasource(SOURCE)
         .query({"query": query, "refId": name})
-        .definition(query)
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_ASC)
         .multi(multi=True)
