@@ -46,7 +46,10 @@ def open_storage(url: str) -> Storage:
     """
     From REELAY_STORAGE_URL: `file:PATH`, relative or absolute, made if missing, or `s3://BUCKET/PREFIX`.
 
-    A bucket takes its keys, region and endpoint from the usual AWS_* variables. Raises ConfigError.
+    A bucket is reached as the usual variables say: AWS_REGION; AWS_ENDPOINT_URL of a store that is not
+    Amazon's, where the bucket is the first part of the path, or with AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true
+    a part of that address's host; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), or
+    AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE, or what the machine or container is given. Raises ConfigError.
     """
     scheme, _, rest = url.partition(":")
     if scheme == "file" and rest.startswith("///"):
@@ -58,7 +61,7 @@ def open_storage(url: str) -> Storage:
         from proxy.outside.bucket import open_bucket  # noqa: PLC0415
 
         bucket, _, prefix = rest.strip("/").partition("/")
-        return open_bucket(bucket, prefix)
+        return open_bucket(bucket, prefix, os.environ)
     raise ConfigError(f"the storage {url!r} is neither file:PATH nor s3://BUCKET/PREFIX")
 
 
