@@ -59,7 +59,23 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 @click.option("--new-secret", is_flag=True, help="The secret is lost: go on without any key that tenants have.")
 @click.option("--new-storage", is_flag=True, help="The storage is lost: go on without the films that were there.")
 def serve(sandbox: bool, **consent: bool) -> None:
-    """Serve the API and work off what is due, until SIGTERM."""
+    r"""
+    Serve the API and work off what is due, until SIGTERM.
+
+    Films lie at REELAY_STORAGE_URL. A bucket, s3://BUCKET/PREFIX, is reached as the usual variables say:
+
+    \b
+    AWS_REGION                    us-east-1 unless given
+    AWS_ENDPOINT_URL              of a store that is not Amazon's, http or https
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+    AWS_SHARED_CREDENTIALS_FILE   a file with these instead, read anew every
+                                  five minutes; AWS_PROFILE names its part
+    AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true
+                                  the endpoint itself names the bucket, which
+                                  else is the first part of the path
+
+    Let the bucket's own rules remove uploads that stay incomplete for a day.
+    """
     from proxy.app import Consent  # noqa: PLC0415 - the other verbs need none of it
     from proxy.app import serve as run  # noqa: PLC0415
 

