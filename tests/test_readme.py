@@ -116,21 +116,6 @@ def test_adapter_of_ones_own_is_the_one_that_is_tested() -> None:
         assert block in (plugin / file).read_text(), file
 
 
-def test_image_is_built_from_the_lock_and_runs_as_nobody_in_particular() -> None:
-    docker = (ROOT / "Dockerfile").read_text()
-    uv = re.search(r"UV_VERSION := (\S+)", (ROOT / "Makefile").read_text())
-    assert uv is not None
-    assert f"uv=={uv[1]}" in docker
-    assert docker.count("uv sync --frozen --no-dev") == 2
-    assert docker.index("USER reelay") < docker.index("ENTRYPOINT")
-    assert '"reelay"]' in docker
-    health = msgspec.json.decode(re.findall(r"CMD (\[\"python\".*\])", docker)[0])
-    compile(health[-1], "HEALTHCHECK", "exec")
-    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copied = re.findall(r"COPY (?!--from)(.+) \S+", docker)
-    assert {name for line in copied for name in line.split()} == set(sent)
-
-
 # Examples
 
 
