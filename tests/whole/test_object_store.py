@@ -1,12 +1,9 @@
 """Films in an object store, from the seller's link to the day when they are removed; the store falls, too."""
 
-import asyncio
 import hashlib
 import json
-import signal
 from collections.abc import AsyncIterator, Iterator
 
-import httpx
 import pytest
 
 from tests.databases import whole_in
@@ -165,25 +162,3 @@ async def test_seller_that_breaks_off_leaves_no_part_of_a_film(stage: Stage, pre
     assert len(films(store, prefix)) == 2
     fetches = rows(stage.folder, "select fetches from attempts")
     assert fetches == [(1,), (1,)]
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-async def test_films_go_on_being_delivered_while_the_store_comes_and_goes(
-    stage: Stage, prefix: str, mortal: ObjectStore
-) -> None:
-    await serve_from(mortal, stage, prefix)
-    ids = []
-    for turn in range(2):
-        ids += [(await stage.create(f"boat {turn} {number}", resolution="480p"))["id"] for number in range(10)]
-        await asyncio.sleep(1)
-        mortal.stop(signal.SIGKILL if turn % 2 else signal.SIGTERM)
-        await asyncio.sleep(2)
-        mortal.start()
-    ended = [await stage.ended(video_id, within_s=120) for video_id in ids]
-    assert {video["status"] for video in ended} == {"completed"}
-    assert len(await stage.books()) == len(ids)
-    assert len(films(mortal, prefix)) == len(ids)
-    async with asyncio.TaskGroup() as group:
-        got = [group.create_task(stage.client.get(f"/v1/videos/{video_id}/content")) for video_id in ids]
-    assert {task.result().status_code for task in got} == {httpx.codes.OK}
