@@ -13,7 +13,7 @@ from proxy.core.errors import ConfigError, InvalidValue
 from proxy.core.offer import PriceBasis
 from proxy.core.video import RESOLUTIONS, TIERS, Operation
 from proxy.settings import Settings, WithFiles, read_settings
-from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, has_database, print_rows, with_store
+from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, has_database, print_json, print_rows, with_store
 
 if TYPE_CHECKING:
     from proxy.services.acts import Clerk
@@ -35,7 +35,7 @@ def audit(sandbox: bool, as_json: bool) -> None:
 
     found = with_store(sandbox, lambda store, _: go_through(store))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         click.echo(f"{found.charges} charges of ${found.charged_usd} were worked out again.")
         print_rows([msgspec.to_builtins(doubt) for doubt in found.doubts], as_json=False)
@@ -138,7 +138,7 @@ def _print_report(
         lines = [line async for page in pages for line in page]
         whole = as_object(query, SpendPage(lines=lines, next=None))
         if form == "json":
-            click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+            print_json(whole)
         else:
             print_rows(shown(whole.data), as_json=False)
 

@@ -150,33 +150,43 @@ def check(file: Path | None) -> None:
 @click.option("--max-usd", default="1", show_default=True, help="With --live: refuse what may cost more.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask before buying.")
 @click.option("--out", type=click.Path(path_type=Path), help="With --live: keep the film here.")
-def doctor(live: str | None, max_usd: str, yes: bool, out: Path | None) -> None:
+@verbs.JSON_OUTPUT
+def doctor(live: str | None, max_usd: str, yes: bool, out: Path | None, as_json: bool) -> None:
     """
-    Check settings, rules, database, storage, disk and providers; exit 1 where something fails.
+    Check settings, rules, keys, database, books, storage, disks, addresses, sellers and clocks; exit 1 on a problem.
 
-    Nothing is bought, unless --live says so: then one order of 4 seconds, at the provider's smallest size and
-    lowest price, is sent once. It appears in no ledger and on no tenant's bill.
+    It runs beside a server or without one, and changes nothing. Nothing is bought, unless --live says so: then one
+    order of 4 seconds, at the provider's smallest size and lowest price, is sent once. It appears in no ledger and on
+    no tenant's bill.
     """
     if live is not None:
+        if as_json:
+            raise ConfigError("--live tells in words alone; --json cannot stand beside it")
         _doctor_live(live, max_usd, yes=yes, out=out)
         return
     from proxy.checkup import checkup  # noqa: PLC0415
 
-    async def run() -> bool:
-        well = True
+    async def run() -> list[Any]:
+        found = []
         async for finding in checkup(os.environ):
-            colour = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.verdict]
-            click.echo(f"{click.style(f'{finding.verdict:4}', fg=colour)}  {finding.subject}: {finding.detail}")
-            well = well and finding.verdict != "fail"
-        return well
+            found.append(finding)
+            if not as_json:
+                colour = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.verdict]
+                click.echo(f"{click.style(f'{finding.verdict:7}', fg=colour)}  {finding.subject}: {finding.detail}")
+                if finding.advice is not None:
+                    click.echo(f"{'':9}{finding.advice}")
+        return found
 
-    if not _run(run()):
+    found = _run(run())
+    if as_json:
+        verbs.print_json(found)
+    if any(finding.verdict == "problem" for finding in found):
         sys.exit(1)
 
 
 def _doctor_live(provider: str, max_usd: str, *, yes: bool, out: Path | None) -> None:
-    from proxy.checkup import prepare_trial, run_trial  # noqa: PLC0415
     from proxy.core.money import usd_text  # noqa: PLC0415
+    from proxy.trial import prepare_trial, run_trial  # noqa: PLC0415
 
     trial = prepare_trial(os.environ, provider, max_usd, out)
     bought, spec = trial.purchase, trial.purchase.spec

@@ -15,7 +15,7 @@ from proxy.core.errors import ConfigError, NoProviderAvailable
 from proxy.core.money import parse_usd
 from proxy.core.tenant import Tenant
 from proxy.settings import WithFiles, read_settings
-from proxy.verbs import SANDBOX
+from proxy.verbs import JSON_OUTPUT, SANDBOX, print_json
 
 if TYPE_CHECKING:
     from proxy.api.schemas import QuoteObject
@@ -83,7 +83,7 @@ def _with_fields(command: F) -> F:
 @click.option("--rules", type=click.Path(path_type=Path), help="The rules to explain by; without it REELAY_RULES.")
 @click.option("--server", metavar="URL", help="Ask this server instead; without it OPENAI_BASE_URL, unless --rules.")
 @click.option("--key", help="For the server; without it OPENAI_API_KEY.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON_OUTPUT
 @SANDBOX
 def explain(rules: Path | None, server: str | None, key: str | None, as_json: bool, sandbox: bool, **said: Any) -> None:
     """
@@ -111,7 +111,7 @@ def explain(rules: Path | None, server: str | None, key: str | None, as_json: bo
         by = f"{path}, for the tenant {question.tenant}"
         quote = asyncio.run(read_off(path, os.environ, question, sandbox=sandbox))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(quote), indent=2).decode())
+        print_json(quote)
     else:
         show(quote, by)
 

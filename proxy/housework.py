@@ -9,12 +9,12 @@ import rich_click as click
 
 from proxy.core.errors import ConfigError
 from proxy.settings import WithFiles, read_settings
-from proxy.verbs import SANDBOX, log_to_stderr
+from proxy.verbs import JSON_OUTPUT, SANDBOX, log_to_stderr, print_json
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Remove nothing; say what would go.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON_OUTPUT
 @SANDBOX
 def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     """
@@ -40,7 +40,7 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     kept, left = asyncio.run(run())
     if as_json:
         told = {"dry_run": dry_run, **msgspec.structs.asdict(kept), "left_behind": msgspec.structs.asdict(left)}
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        print_json(told)
         return
     done = "would be" if dry_run else "were"
     click.echo(f"{kept.files} expired films, {kept.file_bytes} bytes, {done} removed.")

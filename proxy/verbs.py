@@ -64,10 +64,15 @@ def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]], *, may_make:
     return with_store(sandbox, lambda store, settings: work(registrar(store, settings)), may_make=may_make)
 
 
+def print_json(told: Any) -> None:
+    """As people read it."""
+    click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+
+
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     """As a table, or JSON."""
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        print_json(rows)
         return
     if not rows:
         click.echo("none")

@@ -33,7 +33,17 @@ from proxy.outside.base import (
 from proxy.outside.disk import LocalDisk
 from proxy.outside.film import Measured, NotAFilm, measure
 
-__all__ = ["FileMissing", "Folder", "Measured", "NotAFilm", "Storage", "StorageFailed", "Stored", "open_storage"]
+__all__ = [
+    "FileMissing",
+    "Folder",
+    "Measured",
+    "NotAFilm",
+    "Storage",
+    "StorageFailed",
+    "Stored",
+    "open_storage",
+    "probe",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,12 +75,24 @@ def open_storage(url: str) -> Storage:
     raise ConfigError(f"the storage {url!r} is neither file:PATH nor s3://BUCKET/PREFIX")
 
 
+async def probe(storage: Storage, nonce: str) -> None:
+    """Writes, reads and deletes a file of its own. Raises StorageFailed where something else comes back."""
+    key, data = f"{PROBE_KEY}-{nonce}", nonce.encode()
+    await storage.put(key, once(data))
+    try:
+        pieces = [piece async for piece in storage.read(key, 0, len(data))]
+    finally:
+        await storage.delete(key)
+    if b"".join(pieces) != data:
+        raise StorageFailed("what was read is not what was written")
+
+
 class Folder:
     """Files on a local disk, or on one that is mounted like one."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
-        self._disk = LocalDisk(self._root)
+        self.root = root.absolute()
+        self._disk = LocalDisk(self.root)
         self._found = False
         """Whether anything was put here: from then on a folder that is not there is not made."""
 
@@ -80,10 +102,10 @@ class Folder:
             await self.delete(PROBE_KEY)
             await in_thread(self._sweep)
         except (StorageFailed, OSError) as exc:
-            raise ConfigError(f"the storage folder {self._root} cannot be written: {_strerror(exc)}") from exc
+            raise ConfigError(f"the storage folder {self.root} cannot be written: {_strerror(exc)}") from exc
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Stored:
-        draft = _Draft(self._path(key), self._root / _DRAFTS)
+        draft = _Draft(self._path(key), self.root / _DRAFTS)
         try:
             if not self._found:
                 await _door(draft.make_folder)
@@ -128,30 +150,30 @@ class Folder:
         return await self._disk.room()
 
     def _path(self, key: str) -> Path:
-        return self._root / checked_key(key)
+        return self.root / checked_key(key)
 
     def _unlink(self, path: Path) -> None:
         try:
             path.unlink()
         except FileNotFoundError:
-            if self._found and not (self._root / _DRAFTS).is_dir():
+            if self._found and not (self.root / _DRAFTS).is_dir():
                 raise  # it is not the file that is gone
 
     def _files(self) -> Iterator[Listed]:
-        for folder, folders, names in os.walk(self._root):
+        for folder, folders, names in os.walk(self.root):
             if _DRAFTS in folders:
                 folders.remove(_DRAFTS)
             for name in names:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):
                     found = path.stat()
-                    key = path.relative_to(self._root).as_posix()
+                    key = path.relative_to(self.root).as_posix()
                     yield Listed(key=key, size_bytes=found.st_size, changed_at=found.st_mtime_ns // 1000)
 
     def _sweep(self) -> None:
         """Removes what a process that was killed left half written; a younger draft may be another's at work."""
         oldest = time.time() - STALE_DRAFT_S
-        for draft in (self._root / _DRAFTS).iterdir():
+        for draft in (self.root / _DRAFTS).iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if draft.stat().st_mtime < oldest:
                     draft.unlink()

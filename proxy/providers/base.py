@@ -118,6 +118,15 @@ class Announces(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsKeys(Protocol):
+    """A seller whose keys have a form that is known."""
+
+    def odd_key(self, api_key: str) -> str | None:
+        """What is odd about a key, told without it; None: nothing."""
+        ...
+
+
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no such JSON; the last for one nested beyond sense."""
 

@@ -1,5 +1,6 @@
 """fal.ai's queue: the input is the whole body; everything else stands in the path, the query and the headers."""
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from proxy.core.errors import FailureKind, Garbled, OutcomeUnknown, Refusal, Sel
 from proxy.core.wire import Call, Reply
 from proxy.providers.base import UNREADABLE, decode, default_refusal, json_body, retry_after_s
 
+_KEY = re.compile("[^:]+:[^:]+")
 _REQUEST_ERRORS: dict[str, FailureKind] = {
     "request_timeout": "capacity",
     "startup_timeout": "capacity",
@@ -89,6 +91,9 @@ class Fal:
 
     def authorize(self, api_key: str) -> tuple[str, str]:
         return "Authorization", f"Key {api_key}"
+
+    def odd_key(self, api_key: str) -> str | None:
+        return None if _KEY.fullmatch(api_key) else "fal's keys are an id and a secret with a colon between them"
 
     def submit(self, order: Order) -> Call:
         # `X-Fal-No-Retry` is not sent. fal repeats a broken run under the same request id, and runs that

@@ -23,6 +23,10 @@ _CODES: dict[str, FailureKind] = {
 }
 """Codes that Runflow prints, in answers and in failed runs alike."""
 
+_KEY = re.compile("[a-z0-9_]+")
+"""What Runflow's own library takes for a key before it sends anything."""
+_ADMIN = "rf_svc_"
+
 _CONTENT_CHECK = re.compile(
     r"content[ _-]?(policy|moderation|check|violation)|policy[ _-]?violation|moderat|nsfw|flagged"
     r"|sensitive[ _-]?(content|information|material|word)",
@@ -96,6 +100,9 @@ class Runflow:
     def authorize(self, api_key: str) -> tuple[str, str]:
         return "Authorization", f"Bearer {api_key}"
 
+    def odd_key(self, api_key: str) -> str | None:
+        return odd_key(api_key)
+
     def submit(self, order: Order) -> Call:
         fields: dict[str, Any] = {"input": model_fields(order), "client_ref": order.client_ref}
         if order.callback_url is not None:
@@ -167,6 +174,13 @@ class Runflow:
             return _run_id(msgspec.json.decode(body, type=_Run))
         except (*UNREADABLE, Garbled):
             return None
+
+
+def odd_key(api_key: str) -> str | None:
+    """For both of Runflow's interfaces, which share their keys."""
+    if not _KEY.fullmatch(api_key):
+        return "Runflow's keys are small letters, digits and underscores"
+    return "this is a key of Runflow's administration, which renders nothing" if api_key.startswith(_ADMIN) else None
 
 
 def model_fields(order: Order) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from proxy.core.attempt import Done, Order, Result
 from proxy.core.errors import Garbled, OutcomeUnknown, Refusal, SellerError
 from proxy.core.wire import Call, Reply
 from proxy.providers.base import decode, json_body
-from proxy.providers.runflow import model_fields, refusal_of
+from proxy.providers.runflow import model_fields, odd_key, refusal_of
 
 SWITCHED_OFF = "MODEL_UNAVAILABLE"
 """Runflow's own word with a 503."""
@@ -41,6 +41,9 @@ class RunflowLegacy:
 
     def authorize(self, api_key: str) -> tuple[str, str]:
         return "Authorization", f"Bearer {api_key}"
+
+    def odd_key(self, api_key: str) -> str | None:
+        return odd_key(api_key)
 
     def submit(self, order: Order) -> Call:
         fields = model_fields(order)

@@ -75,6 +75,35 @@ def attempt_line(attempt: Attempt, tenant: str, status: str, now_us: int) -> Att
     )
 
 
+class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
+    """Attempts that nobody can tell the end of: unknown and lost."""
+
+    attempts: int
+    oldest_at: int
+    """When the oldest was sent, in microseconds; 0 where there is none."""
+    possible_microusd: int
+    """What they may have cost."""
+
+
+async def unsettled(store: Store) -> Unsettled:
+    """Of all providers together."""
+
+    def unit(tx: Tx) -> Unsettled:
+        by_provider = videos.unknown_by_provider(tx).values()
+        oldest = [
+            attempt.started_at
+            for state in ("unknown", "lost")
+            for attempt, _, _ in videos.attempts_in_state(tx, state, most=1)
+        ]
+        return Unsettled(
+            attempts=sum(count for count, _ in by_provider),
+            oldest_at=min(oldest, default=0),
+            possible_microusd=sum(microusd for _, microusd in by_provider),
+        )
+
+    return await store.read(unit)
+
+
 class ProviderLine(msgspec.Struct, frozen=True, kw_only=True):
     """One provider: whether it is on, and its attempts of the last hour."""
 

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from proxy.core.errors import ConfigError
 from proxy.outside.base import Listed
 from proxy.outside.bucket import Bucket
 from proxy.outside.film import NotAFilm
-from proxy.outside.storage import FileMissing, Storage, StorageFailed, open_storage
+from proxy.outside.storage import FileMissing, Folder, Storage, StorageFailed, open_storage, probe
 from tests.outside.films import make_film
 
 
@@ -176,6 +176,20 @@ async def test_check_sweeps_what_a_killed_process_left(folder: Storage, tmp_path
     os.utime(old, (yesterday, yesterday))
     await folder.check()
     assert files_in(tmp_path) == ["young"]
+
+
+async def test_probe_leaves_nothing_and_needs_what_it_wrote(folder: Storage, tmp_path: Path) -> None:
+    await probe(folder, "0123")
+    assert files_in(tmp_path) == []
+
+    class Forgetful(Folder):
+        async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes]:
+            async for piece in super().read(key, start, end):
+                yield piece[:-1]
+
+    with pytest.raises(StorageFailed, match="what was read is not what was written"):
+        await probe(Forgetful(tmp_path / "films"), "0123")
+    assert files_in(tmp_path) == []
 
 
 async def test_listing_shows_every_file_with_size_and_time_but_no_draft(folder: Storage, tmp_path: Path) -> None:

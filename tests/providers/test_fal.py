@@ -188,3 +188,13 @@ def test_abilities() -> None:
     assert isinstance(Fal(), Cancels)
     assert isinstance(Fal(), Announces)
     assert not isinstance(Fal(), Finds)
+
+
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [("3f2c-11:ab12", None), ("ab12", "an id and a secret"), (":ab12", "an id and a secret"), ("a:b:c", "an id and")],
+)
+def test_key_of_another_form_is_odd(key: str, odd: str | None) -> None:
+    told = Fal().odd_key(key)
+    assert told is None if odd is None else odd in (told or "")
+    assert key not in (told or "")

@@ -231,3 +231,13 @@ def test_abilities() -> None:
     assert isinstance(Runflow(), Finds)
     assert isinstance(Runflow(), Announces)
     assert not isinstance(Runflow(), Cancels)
+
+
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [("rf_live_ab12", None), ("rf_svc_ab12", "administration"), ("rf_live_Ab-12", "small letters, digits")],
+)
+def test_key_of_another_form_is_odd(key: str, odd: str | None) -> None:
+    told = Runflow().odd_key(key)
+    assert told is None if odd is None else odd in (told or "")
+    assert key not in (told or "")

@@ -99,3 +99,13 @@ def test_model_that_is_switched_off_has_not_bought_and_may_be_asked_again() -> N
     refusal = SELLER.refusal(reply(503, {"code": "MODEL_UNAVAILABLE", "message": "switched off"}))
     assert isinstance(refusal, Refusal)
     assert (refusal.kind, refusal.cost_microusd) == ("capacity", 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [("rf_live_ab12", None), ("rf_svc_ab12", "administration"), ("rf_live_Ab-12", "small letters, digits")],
+)
+def test_key_of_another_form_is_odd(key: str, odd: str | None) -> None:
+    told = SELLER.odd_key(key)
+    assert told is None if odd is None else odd in (told or "")
+    assert key not in (told or "")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from proxy.core.clock import DAY_US
 from proxy.services.allowances import BudgetWish, Treasurer
-from proxy.services.audit import CHECKED_AT, DRIFT, Audit, go_through
+from proxy.services.audit import CHECKED_AT, DRIFT, Audit, Glance, glance, go_through
 from proxy.services.folding import fold
 from proxy.store.tenants import fact
 from tests.databases import Database
@@ -92,3 +93,17 @@ async def test_drift_is_what_an_audit_found_until_the_next(house: Rehearsal, dat
     house.clock.move(60)
     await audited(house)
     assert (await told(DRIFT), await told(CHECKED_AT)) == (0, house.clock())
+
+
+async def test_glance_sees_the_last_day_and_what_was_found_before_it(house: Rehearsal, database: Database) -> None:
+    store = house.house.store
+    assert await glance(store, now_us=house.clock()) == Glance(drift_microusd=0, checked_at=None, doubts=())
+    await delivered(house)
+    database.tamper("update settlements set charged_microusd = charged_microusd + 5")
+    before = database.rows("select * from facts order by name")
+    seen = await glance(store, now_us=house.clock())
+    assert [doubt.what for doubt in seen.doubts] == ["settlement"]
+    assert (await glance(store, now_us=house.clock() + 2 * DAY_US)).doubts == ()
+    assert database.rows("select * from facts order by name") == before, "it only looks"
+    await audited(house)
+    assert (await glance(store, now_us=house.clock())).drift_microusd > 0

@@ -1,5 +1,9 @@
 """The doctor before a house with sellers: what it finds, and what one paid order shows."""
 
+import json
+from typing import Any
+
+from tests.databases import whole_in
 from tests.whole.stage import PLAY_KEYS, SELLERS, Stage
 
 
@@ -23,17 +27,46 @@ def verdicts(out: str) -> dict[str, str]:
 async def test_check_up_finds_what_is_wrong_and_buys_nothing(stage: Stage) -> None:
     await open_stage(stage)
     code, out, err = await stage.cli("doctor")
-    assert (code, err) == (0, "")
-    assert [line[:4] for line in out.splitlines()] == ["ok  "] * (6 + len(SELLERS))
+    assert (code, err) == (0, ""), out
+    found = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert [line.split()[1] for line in found if not line.startswith("ok ")] == ["public"]
+    assert [line.partition(":")[0] for line in found[-1 - len(SELLERS) : -1]] == [
+        f"ok       provider {one}" for one in SELLERS
+    ]
+    assert "\x1b" not in out
     await stage.admin.post("/admin/keys", json={"key": "play"})
     stage.write_rules(dead=("shortapi",))
     code, out, _ = await stage.cli("doctor")
-    failures = [line for line in out.splitlines() if line.startswith("fail")]
+    failures = [line for line in out.splitlines() if line.startswith("problem")]
     assert code == 1
     assert [line.split()[2] for line in failures] == ["evolink:", "shortapi:", "runflow:"]
     assert "refuses the key" in failures[0]
     assert "no connection to shortapi" in failures[1]
     assert await stage.books() == []
+    code, told, _ = await stage.cli("doctor", "--json")
+    assert [f"{one['subject']}: {one['detail']}" for one in json.loads(told) if one["verdict"] == "problem"][1:2] == [
+        "provider shortapi: 127.0.0.1: no connection to shortapi: ClientConnectorError"
+    ]
+    assert all(one["advice"] for one in json.loads(told) if one["verdict"] != "ok")
+
+
+async def test_check_up_runs_beside_a_server_that_works_and_changes_nothing(stage: Stage) -> None:
+    await stage.start_sellers()
+    stage.write_rules()
+    await stage.start_server()
+    video = await stage.create()
+    assert (await stage.ended(video["id"]))["status"] == "completed"
+    tables = ("videos", "attempts", "ledger_transactions", "facts", "admin_log")
+
+    def rows() -> dict[str, list[tuple[Any, ...]]]:
+        return {table: whole_in(stage.folder).rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}  # noqa: S608 - names of ours
+
+    before, books = rows(), await stage.books()
+    code, out, err = await stage.cli("doctor")
+    assert (code, err) == (0, ""), out
+    for told in ("books: the last day balances", "server: it answers at", "unknown attempts: none", "through it"):
+        assert told in out
+    assert (rows(), await stage.books()) == (before, books)
 
 
 async def test_paid_order_needs_a_yes_and_a_price_within_the_limit(stage: Stage) -> None:
