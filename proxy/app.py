@@ -46,12 +46,13 @@ from proxy.services.belonging import claim_secret, claim_storage
 from proxy.services.house import House
 from proxy.services.restored import Doubted, last_restore, look_back
 from proxy.services.room import watched_room
+from proxy.services.told import tell_changes
 from proxy.services.vanished import Vanished, mark_vanished
 from proxy.services.worker import Worker
 from proxy.settings import SANDBOX_KEY, Settings, exposures, unknown_names
 from proxy.store import prices, tenants, work
 from proxy.store.base import Store, Tx
-from proxy.store.counted import Counted
+from proxy.store.observed import Observed
 from proxy.store.sqlite import FileLock
 from proxy.telemetry import logs
 from proxy.telemetry.metrics import TENANT_LABELS, Metrics
@@ -130,7 +131,9 @@ async def running(
             _take_lock(stack, settings.database.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
-        restored_at = await _prepare(store, rules, secrets, sandbox=sandbox, consent=consent)
+        restored_at = await _prepare(
+            Observed(store, _nothing, tell_changes), rules, secrets, sandbox=sandbox, consent=consent
+        )
         await storage.check()
         await claim_storage(store, storage, time_hex, place=settings.storage_url, anew=consent.new_storage)
         listening = stack.enter_context(_listen(settings.host, settings.port))
@@ -233,6 +236,10 @@ async def _prepare(store: Store, rules: Rules, secrets: Secrets, *, sandbox: boo
     return restored
 
 
+def _nothing() -> None:
+    """What goes wrong before the start is told by the start itself."""
+
+
 def _take_over(
     tx: Tx, rules: Rules, secrets: Secrets, *, sandbox: bool, consent: Consent, alone: bool
 ) -> tuple[Vanished, Doubted | None, int]:
@@ -296,7 +303,7 @@ async def _house(
     fetcher = Fetcher(settings.allow_media_networks)
     stack.push_async_callback(fetcher.close)
     return House(
-        store=Counted(store, functools.partial(metrics.store_failed, store="database")),
+        store=Observed(store, functools.partial(metrics.store_failed, store="database"), tell_changes),
         rules=rules,
         overrides=await store.read(prices.live_overrides),
         adapters=load_adapters(),

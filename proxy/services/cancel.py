@@ -51,7 +51,6 @@ async def delete(house: House, tenant_id: str, video_id: str) -> bool:
     tell(house, video, moved)
     house.due.set()
     await remove_films_of(house.store, house.storage, [video])
-    _log.info("video.deleted", video=video_id, tenant=tenant_id)
     return True
 
 

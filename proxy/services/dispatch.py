@@ -343,7 +343,6 @@ async def _submit(house: House, send: Send) -> End:
     end = await _exchange(house, account, adapter, send.order, timeout_s)
     outcome: str = end.kind if isinstance(end, Refusal) else "ok" if isinstance(end, Accepted | Done) else "unknown"
     house.metrics.exchange(provider=provider, operation="submit", outcome=outcome, seconds=time.perf_counter() - begun)
-    _log.info("attempt.submitted", video=send.video.id, attempt=send.attempt.number, provider=provider, outcome=outcome)
     return end
 
 

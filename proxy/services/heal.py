@@ -3,7 +3,6 @@
 import time
 
 import msgspec
-import structlog
 
 from proxy.core.account import Account
 from proxy.core.attempt import Accepted, Attempt, Result
@@ -21,8 +20,6 @@ from proxy.store import videos, work
 from proxy.store.base import Tx
 from proxy.store.videos import Video
 from proxy.store.work import Claim
-
-_log = structlog.get_logger("reelay.attempt")
 
 FIND_TIMEOUT_S = 15.0
 FIND_AGAIN_US = 10 * SECOND_US
@@ -184,4 +181,3 @@ def _deny(tx: Tx, claim: Claim, video: Video, attempt: Attempt, moved: Moved) ->
     settle.conclude(tx, video, refused, moved, finished=False)
     work.done(tx, video.id, attempt.number)
     wake(tx, video.id)
-    _log.info("attempt.not_found", video=video.id, attempt=attempt.number, provider=attempt.provider)

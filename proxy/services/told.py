@@ -1,5 +1,6 @@
 """Tells metrics and logs what a committed transaction has changed."""
 
+import logging
 from collections.abc import Iterable
 
 import msgspec
@@ -13,9 +14,13 @@ from proxy.policy.pace import times_of
 from proxy.services.house import House
 from proxy.services.limits import Full
 from proxy.services.settle import Moved
+from proxy.store.base import Change
 from proxy.store.videos import Video
 
 _log = structlog.get_logger("reelay.video")
+
+_LEVELS = {("attempt", "unknown"): logging.WARNING, ("attempt", "lost"): logging.ERROR}
+"""An operator has to look at those."""
 
 
 def tell(house: House, video: Video, moved: Moved) -> None:
@@ -44,8 +49,20 @@ def tell(house: House, video: Video, moved: Moved) -> None:
             tenant=tenant,
             seconds=seconds if moved.ended == "completed" else None,
         )
-        _log.info(
-            "video.ended", video=video.id, tenant=video.tenant_id, outcome=moved.ended, microusd=moved.charged_microusd
+
+
+def tell_changes(changes: Iterable[Change]) -> None:
+    """A line for each, once, after the commit: `attempt.unknown`, `video.completed`, `hold.posted`."""
+    for one in changes:
+        attempt = {"attempt": one.attempt_no} if one.attempt_no else {}
+        _log.log(
+            _LEVELS.get((one.what, one.state), logging.INFO),
+            f"{one.what}.{one.state}",
+            video=one.video_id,
+            **attempt,
+            tenant=one.tenant_id,
+            was=one.was,
+            **one.facts,
         )
 
 

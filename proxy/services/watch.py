@@ -248,7 +248,6 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
         return video, moved
 
     video, moved = await house.store.write(unit)
-    _log.info("attempt.failed", video=video.id, attempt=attempt.number, provider=attempt.provider, kind=answer.kind)
     tell(house, video, moved)
     house.due.set()
 
@@ -273,7 +272,6 @@ async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, a
     lost = await house.store.write(unit)
     if lost is not None:
         note(house, video, lost)
-        _log.error("attempt.lost", video=video.id, attempt=attempt.number, provider=attempt.provider)
         house.due.set()
 
 
@@ -348,8 +346,6 @@ async def called_back(house: House, token: str, body: bytes) -> bool:
     video_id, number = named
     provider, outcome = await house.store.write(lambda tx: _heed(tx, house, video_id, number, body))
     house.metrics.callbacks(provider=provider, outcome=outcome)
-    if outcome == "healed":
-        _log.info("attempt.healed", video=video_id, attempt=number, provider=provider)
     house.due.set()
     return True
 

@@ -142,6 +142,9 @@ class Worker:
 
     async def _do(self, piece: _Taken) -> None:
         claim, video, attempt = piece
+        number = {"attempt": claim.attempt_no} if claim.attempt_no else {}
+        tenant = {} if video is None else {"tenant": video.tenant_id}
+        structlog.contextvars.bind_contextvars(video=claim.video_id, **number, **tenant)
         try:
             if video is None or attempt is None:
                 await advance(self._house, claim)
@@ -153,15 +156,15 @@ class Worker:
                 await deliver(self._house, claim, video, ready)
         except LeaseLost:
             self._house.metrics.lease_lost()
-            _log.warning("lease.lost", video=claim.video_id, attempt=claim.attempt_no)
+            _log.warning("lease.lost")
         except asyncio.CancelledError:
-            _log.info("work.interrupted", video=claim.video_id, attempt=claim.attempt_no)
+            _log.info("work.interrupted")
             raise
         except Overloaded as exc:
-            _log.warning("work.postponed", video=claim.video_id, attempt=claim.attempt_no, why=str(exc))
+            _log.warning("work.postponed", why=str(exc))
         except Exception:  # noqa: BLE001 - whatever broke is ours to mend, and may not stop the others
             # The lease runs out by itself and the work is taken up again; nothing is lost by waiting.
-            _log.exception("work.broke", video=claim.video_id, attempt=claim.attempt_no)
+            _log.exception("work.broke")
 
     async def _usher(self) -> None:
         """Who waits for room at a seller is called when there is some, whoever made it."""

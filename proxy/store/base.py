@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import BindParameter, Dialect, bindparam
@@ -89,6 +89,21 @@ class Statement:
         return _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A state that a video, its hold or one of its attempts has reached."""
+
+    what: Literal["video", "hold", "attempt"]
+    video_id: str
+    attempt_no: int
+    """0: of the video as a whole."""
+    state: str
+    was: str | None
+    """None: there was nothing before."""
+    tenant_id: str | None
+    facts: dict[str, str | int]
+    """What else a line about it tells; neither words of the customer's nor of the seller's."""
+
+
 class Tx:
     """One transaction, as a unit of work sees it. `now_us` is the database's clock at its beginning."""
 
@@ -96,6 +111,37 @@ class Tx:
         self._cursor = cursor
         self._dialect = dialect
         self.now_us = now_us
+        self.changes: list[Change] = []
+        """What was reached in here, in that order; on SQLite also by the units before, of the same group."""
+        self._states: dict[tuple[str, str, int], str] = {}
+        self._tenants: dict[str, str] = {}
+
+    def saw(self, what: str, video_id: str, attempt_no: int, state: str, tenant_id: str | None = None) -> None:
+        """Something is in that state before it is changed in here."""
+        self._states[what, video_id, attempt_no] = state
+        if tenant_id is not None:
+            self._tenants[video_id] = tenant_id
+
+    def reached(
+        self, what: Literal["video", "hold", "attempt"], video_id: str, attempt_no: int, state: str, **facts: str | int
+    ) -> None:
+        """Notes a change of state; none where it was in that one already."""
+        key = (what, video_id, attempt_no)
+        was = self._states.get(key)
+        if state == was:
+            return
+        self._states[key] = state
+        self.changes.append(
+            Change(
+                what=what,
+                video_id=video_id,
+                attempt_no=attempt_no,
+                state=state,
+                was=was,
+                tenant_id=self._tenants.get(video_id),
+                facts=facts,
+            )
+        )
 
     def rows(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
         self._execute(statement, values)

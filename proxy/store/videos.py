@@ -135,7 +135,12 @@ def take(tx: Tx, video_id: str) -> Video | None:
     A unit that changes anything of a video takes it first of all, so that no two wait for each other.
     """
     row = tx.one(_TAKE, id=video_id)
-    return None if row is None else as_structs(Video, [row])[0]
+    if row is None:
+        return None
+    video = as_structs(Video, [row])[0]
+    tx.saw("video", video_id, 0, video.status, video.tenant_id)
+    tx.saw("hold", video_id, 0, video.hold)
+    return video
 
 
 def take_several(tx: Tx, video_ids: Sequence[str]) -> None:
@@ -170,7 +175,10 @@ def attempts_of_several(tx: Tx, video_ids: Sequence[str]) -> dict[tuple[str, int
 
 def attempts_of(tx: Tx, video_id: str) -> list[Attempt]:
     """In the order of sending."""
-    return as_structs(Attempt, tx.rows(_ATTEMPTS_OF, video_id=video_id))
+    found = as_structs(Attempt, tx.rows(_ATTEMPTS_OF, video_id=video_id))
+    for attempt in found:
+        tx.saw("attempt", video_id, attempt.number, attempt.state)
+    return found
 
 
 def attempt_of(tx: Tx, video_id: str, number: int) -> Attempt | None:
@@ -181,11 +189,19 @@ def attempt_of(tx: Tx, video_id: str, number: int) -> Attempt | None:
 def insert_attempt(tx: Tx, attempt: Attempt) -> None:
     """A send, written down before it happens."""
     tx.run(_INSERT_ATTEMPT, **fields_of(attempt))
+    _reached(tx, attempt)
 
 
 def save_attempt(tx: Tx, attempt: Attempt) -> None:
     """All columns of an attempt as they now are."""
     tx.run(_UPDATE_ATTEMPT, **fields_of(attempt))
+    _reached(tx, attempt)
+
+
+def _reached(tx: Tx, attempt: Attempt) -> None:
+    kind = {} if attempt.failure_kind is None else {"kind": attempt.failure_kind}
+    facts = {"provider": attempt.provider, "offer": attempt.offer, **kind}
+    tx.reached("attempt", attempt.video_id, attempt.number, attempt.state, **facts)
 
 
 _START = Statement(
@@ -259,7 +275,8 @@ _FORGET_LINKS = Statement(
 
 def start(tx: Tx, video_id: str) -> None:
     """To in_progress at the first acceptance; later ones change nothing."""
-    tx.run(_START, video_id=video_id)
+    if tx.run(_START, video_id=video_id):
+        tx.reached("video", video_id, 0, "in_progress")
 
 
 def advance(tx: Tx, video_id: str, percent: int) -> None:
@@ -282,20 +299,29 @@ def begin_rendering(tx: Tx, rows: Sequence[tuple[str, int]]) -> None:
 
 def fail(tx: Tx, video_id: str, code: str, message: str, *, at: int, cancelled: bool = False) -> bool:
     """Ends a live video; False if it had ended."""
-    return bool(
+    ended = bool(
         tx.run(_FAIL, video_id=video_id, code=code, message=message, at=at, cancelled_at=at if cancelled else None)
     )
+    if ended:
+        tx.reached("video", video_id, 0, "failed", code=code)
+    return ended
 
 
 def complete(tx: Tx, video_id: str, attempt_no: int, footage: Footage, *, at: int, expires_at: int) -> bool:
     """Our copy is in place, until `expires_at`; False if the video had ended."""
     values = {"footage": encode(footage), "at": at, "expires_at": expires_at}
-    return bool(tx.run(_COMPLETE, video_id=video_id, attempt_no=attempt_no, **values))
+    ended = bool(tx.run(_COMPLETE, video_id=video_id, attempt_no=attempt_no, **values))
+    if ended:
+        tx.reached("video", video_id, 0, "completed", by_attempt=attempt_no)
+    return ended
 
 
 def settle(tx: Tx, video_id: str, end: Literal["posted", "void"], charged_microusd: int) -> bool:
     """The end of the hold; False if it had ended."""
-    return bool(tx.run(_SETTLE, video_id=video_id, end=end, charged_microusd=charged_microusd))
+    settled = bool(tx.run(_SETTLE, video_id=video_id, end=end, charged_microusd=charged_microusd))
+    if settled:
+        tx.reached("hold", video_id, 0, end, microusd=charged_microusd)
+    return settled
 
 
 _GIVE_BACK = Statement(
@@ -317,7 +343,10 @@ def hide(tx: Tx, video_id: str, *, at: int) -> bool:
     A film that is there has expired with it, and what was measured goes when the file does (upkeep.py).
     """
     tx.run(_FORGET_LINKS, of_video=video_id)
-    return bool(tx.run(_HIDE, video_id=video_id, at=at))
+    hidden = bool(tx.run(_HIDE, video_id=video_id, at=at))
+    if hidden:
+        tx.reached("video", video_id, 0, "deleted")
+    return hidden
 
 
 _FORGET_PAIRS = Statement(

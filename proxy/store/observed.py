@@ -1,24 +1,30 @@
-"""A store that tells of each unit which the database did not do."""
+"""A store that tells of each unit that the database did not do, and of each state reached by one that it did."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from proxy.core.errors import Overloaded
-from proxy.store.base import Store, Tx
+from proxy.store.base import Change, Store, Tx
 
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
 
-class Counted:
-    """`failed` is called for each unit that raised Overloaded: the database was full, locked, away or too busy."""
+class Observed:
+    """
+    `failed` is called for each unit that raised Overloaded: the database was full, locked, away or too busy.
 
-    def __init__(self, store: Store, failed: Callable[[], None]) -> None:
+    `changed` hears what a unit changed once it is committed, in the task that waited for it; of what comes in groups
+    their caller tells itself.
+    """
+
+    def __init__(self, store: Store, failed: Callable[[], None], changed: Callable[[Sequence[Change]], None]) -> None:
         self.clock, self.alone = store.clock, store.alone
         self._store = store
         self._failed = failed
+        self._changed = changed
 
     @property
     def ahead_us(self) -> int:
@@ -28,8 +34,19 @@ class Counted:
         self._store.not_before(at_us)
 
     async def write(self, unit: Callable[[Tx], T]) -> T:
+        changes: list[Change] = []
+
+        def noted(tx: Tx) -> T:
+            before = len(tx.changes)
+            value = unit(tx)
+            changes[:] = tx.changes[before:]  # anew with each try
+            return value
+
         with self._watched():
-            return await self._store.write(unit)
+            value = await self._store.write(noted)
+        if changes:
+            self._changed(changes)
+        return value
 
     async def write_grouped(self, batch: Callable[[Tx, Sequence[A]], Sequence[R]], item: A) -> R:
         with self._watched():
