@@ -1,6 +1,5 @@
 """The verbs of those who keep the books: reports, statements, refunds, prices, the audit and the admins' log."""
 
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,8 +11,17 @@ import rich_click as click
 from proxy.core.errors import ConfigError, InvalidValue
 from proxy.core.offer import PriceBasis
 from proxy.core.video import RESOLUTIONS, TIERS, Operation
-from proxy.settings import Settings, WithFiles, read_settings
-from proxy.verbs import ACTOR, JSON_OUTPUT, SANDBOX, has_database, print_json, print_rows, with_store
+from proxy.settings import Settings
+from proxy.verbs import (
+    ACTOR,
+    JSON_OUTPUT,
+    SANDBOX,
+    has_database,
+    print_json,
+    print_rows,
+    read_written_rules,
+    with_store,
+)
 
 if TYPE_CHECKING:
     from proxy.services.acts import Clerk
@@ -335,14 +343,6 @@ def _appraised(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
     return with_store(sandbox, lambda store, _: work(Appraiser(store, store.clock, time_hex)))
 
 
-def _written_rules(sandbox: bool) -> Any:
-    """Those of the file, as a server would read them."""
-    from proxy.opening import PlayKeys, read_rules  # noqa: PLC0415
-
-    path = read_settings(os.environ, sandbox=sandbox).rules
-    return read_rules(path, PlayKeys() if sandbox else WithFiles(os.environ))
-
-
 @prices.command("list")
 @click.option("--provider", help="Of this one alone.")
 @click.option("--model", help="Of this one alone, by any of its names.")
@@ -355,7 +355,7 @@ def prices_list(sandbox: bool, as_json: bool, **asked: str | None) -> None:
     from proxy.services.pricing import book, today  # noqa: PLC0415
     from proxy.store.prices import live_overrides  # noqa: PLC0415
 
-    rules = _written_rules(sandbox)
+    rules = read_written_rules(sandbox)
     there = has_database(sandbox)
     found = with_store(sandbox, lambda store, _: store.read(live_overrides)) if there else []
     lines = book(lay_over(rules, found), found, today(system_clock()), **asked)
@@ -402,7 +402,7 @@ def prices_set(sandbox: bool, **wish: Any) -> None:
     """
     from proxy.services.pricing import PriceWish  # noqa: PLC0415
 
-    rules = _written_rules(sandbox)
+    rules = read_written_rules(sandbox)
     made = _appraised(sandbox, lambda appraiser: appraiser.set(ACTOR, PriceWish(**wish), rules))
     click.echo(made.id)
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from proxy import bookkeeping, housework, verbs
+from proxy import bookkeeping, housework, verbs, watching
 from proxy.core.errors import ConfigError, ReelayError
 from proxy.explain import explain
 from proxy.settings import WithFiles, read_settings
@@ -281,6 +281,7 @@ for command in (
     bookkeeping.refund,
     bookkeeping.audit,
     bookkeeping.log,
+    watching.top,
     housework.prune,
     housework.backup,
 ):

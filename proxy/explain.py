@@ -15,7 +15,7 @@ from proxy.core.errors import ConfigError, NoProviderAvailable
 from proxy.core.money import parse_usd
 from proxy.core.tenant import Tenant
 from proxy.settings import WithFiles, read_settings
-from proxy.verbs import JSON_OUTPUT, SANDBOX, print_json
+from proxy.verbs import JSON_OUTPUT, PLAIN_WIDTH, SANDBOX, print_json
 
 if TYPE_CHECKING:
     from proxy.api.schemas import QuoteObject
@@ -24,8 +24,6 @@ F = TypeVar("F", bound=Callable[..., None])
 
 MAX_BODY_BYTES = 24 * 1024 * 1024
 ANSWER_TIMEOUT_S = 30.0
-PLAIN_WIDTH = 240
-"""Columns where the output is no terminal."""
 
 # What is asked
 

@@ -8,8 +8,8 @@ import msgspec
 import rich_click as click
 
 from proxy.core.errors import ConfigError
-from proxy.settings import WithFiles, read_settings
-from proxy.verbs import JSON_OUTPUT, SANDBOX, log_to_stderr, print_json
+from proxy.settings import read_settings
+from proxy.verbs import JSON_OUTPUT, SANDBOX, log_to_stderr, print_json, read_written_rules
 
 
 @click.command()
@@ -23,13 +23,13 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     A server does the same every few minutes. What it does not do is to look through the storage for films that
     no video refers to, left behind by a process that was killed; those older than a day go too.
     """
-    from proxy.opening import PlayKeys, open_store, read_rules  # noqa: PLC0415
+    from proxy.opening import open_store  # noqa: PLC0415
     from proxy.outside.storage import open_storage  # noqa: PLC0415
     from proxy.services.housekeeping import Kept, LeftBehind, keep_house, remove_left_behind  # noqa: PLC0415
 
     log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
-    rules = read_rules(settings.rules, PlayKeys() if sandbox else WithFiles(os.environ))
+    rules = read_written_rules(sandbox)
 
     async def run() -> tuple[Kept, LeftBehind]:
         storage = open_storage(settings.storage_url)

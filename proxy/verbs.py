@@ -14,9 +14,12 @@ import rich_click as click
 from proxy.core.attempt import AttemptState
 from proxy.core.budget import BudgetScope, Period
 from proxy.core.errors import ConfigError
-from proxy.settings import Settings, read_settings
+from proxy.settings import Settings, WithFiles, read_settings
 
 T = TypeVar("T")
+
+PLAIN_WIDTH = 240
+"""Columns where the output is no terminal."""
 
 ACTOR = "cli"
 """Who the admins' log names for what is done here."""
@@ -64,6 +67,14 @@ def _registered(sandbox: bool, work: Callable[[Any], Awaitable[T]], *, may_make:
     return with_store(sandbox, lambda store, settings: work(registrar(store, settings)), may_make=may_make)
 
 
+def read_written_rules(sandbox: bool) -> Any:
+    """Those of the file, as a server would read them."""
+    from proxy.opening import PlayKeys, read_rules  # noqa: PLC0415
+
+    path = read_settings(os.environ, sandbox=sandbox).rules
+    return read_rules(path, PlayKeys() if sandbox else WithFiles(os.environ))
+
+
 def print_json(told: Any) -> None:
     """As people read it."""
     click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
@@ -85,7 +96,7 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
 
 # Tenants and keys

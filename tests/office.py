@@ -28,7 +28,7 @@ class Office:
         self.rules = folder / "rules.yaml"
         self.rules.write_text(RULES)
         self.database = folder / "data" / "reelay.db"
-        self._env = {
+        self.env = {
             "REELAY_DATABASE_URL": f"sqlite:///{self.database}",
             "REELAY_STORAGE_URL": f"file:{folder}/films",
             "REELAY_RULES": str(self.rules),
@@ -36,13 +36,13 @@ class Office:
         }
 
     def says(self, *arguments: str, **env: str) -> str:
-        done = CliRunner().invoke(reelay, arguments, env=self._env | env, catch_exceptions=False)
+        done = CliRunner().invoke(reelay, arguments, env=self.env | env, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.stdout
 
     def refuses(self, *arguments: str, **env: str) -> str:
         with pytest.raises(ReelayError) as caught:
-            CliRunner().invoke(reelay, arguments, env=self._env | env, catch_exceptions=False)
+            CliRunner().invoke(reelay, arguments, env=self.env | env, catch_exceptions=False)
         return str(caught.value)
 
 

@@ -240,7 +240,9 @@ async def remove_budget(request: AnyRequest, budget: FromPath[str]) -> Response[
 async def list_providers(request: AnyRequest) -> Response[bytes]:
     """Tell which providers are on, and how the last hour went."""
     await authenticate(request, "admin")
-    return _json({"object": "list", "data": await provider_health(house_of(request))})
+    house = house_of(request)
+    found = await provider_health(house.store, house.rules, house.pulse, now_us=house.clock())
+    return _json({"object": "list", "data": found})
 
 
 @get("/admin/rules")

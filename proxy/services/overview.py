@@ -12,6 +12,7 @@ from proxy.core.offer import Offer
 from proxy.policy.pace import LearnedTimes
 from proxy.policy.rules import Rules
 from proxy.services.house import House
+from proxy.services.pulse import Pulse
 from proxy.store import videos
 from proxy.store.base import Store, Tx
 
@@ -123,10 +124,9 @@ class ProviderLine(msgspec.Struct, frozen=True, kw_only=True):
     """Offers that are not asked as usual just now: `open` or `half_open`."""
 
 
-async def provider_health(house: House) -> list[ProviderLine]:
+async def provider_health(store: Store, rules: Rules, pulse: Pulse, *, now_us: int) -> list[ProviderLine]:
     """Every provider that the rules name."""
-    rules, now_us = house.rules, house.clock()
-    unwell = {(offer.provider, offer.id): house.pulse.standing(offer.id).state for offer in rules.offers.values()}
+    unwell = {(offer.provider, offer.id): pulse.standing(offer.id).state for offer in rules.offers.values()}
 
     def unit(tx: Tx) -> list[ProviderLine]:
         recent = {row[0]: row[1:] for row in videos.recent_ends(tx, since=now_us - HOUR_US)}
@@ -158,7 +158,7 @@ async def provider_health(house: House) -> list[ProviderLine]:
             )
         return lines
 
-    return await house.store.read(unit)
+    return await store.read(unit)
 
 
 def offers_asked(rules: Rules) -> list[Offer]:
