@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 import rich_click as click
 
+from proxy import completing
 from proxy.core.errors import ConfigError, InvalidValue
 from proxy.core.offer import PriceBasis
 from proxy.core.video import RESOLUTIONS, TIERS, Operation
@@ -16,6 +17,7 @@ from proxy.verbs import (
     ACTOR,
     JSON_OUTPUT,
     SANDBOX,
+    busy,
     has_database,
     print_json,
     print_rows,
@@ -41,7 +43,8 @@ def audit(sandbox: bool, as_json: bool) -> None:
     """
     from proxy.services.audit import go_through  # noqa: PLC0415
 
-    found = with_store(sandbox, lambda store, _: go_through(store))
+    with busy("Going through the books"):
+        found = with_store(sandbox, lambda store, _: go_through(store))
     if as_json:
         print_json(found)
     else:
@@ -59,7 +62,7 @@ def report() -> None:
 _span_options = [
     click.option("--start", help="First day, UTC; without it the first of this month."),
     click.option("--end", help="Day after the last, UTC; without it tomorrow."),
-    click.option("--tenant", help="Id or name; all without it."),
+    click.option("--tenant", shell_complete=completing.tenants, help="Id or name; all without it."),
     click.option(
         "--format",
         "form",
@@ -88,16 +91,18 @@ def _by(usual: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 @_by("tenant")
 @_with_span
 @SANDBOX
-def report_spend(by: str, form: str, sandbox: bool, **span: str | None) -> None:
+@JSON_OUTPUT
+def report_spend(by: str, form: str, sandbox: bool, as_json: bool, **span: str | None) -> None:
     """Sum what was settled, exact to the micro-dollar; what is held, and costs that nobody knows, stand apart."""
-    _print_report(sandbox, by, form, _without_empty, span)
+    _print_report(sandbox, by, "json" if as_json else form, _without_empty, span)
 
 
 @report.command("savings")
 @_by("rule")
 @_with_span
 @SANDBOX
-def report_savings(by: str, form: str, sandbox: bool, **span: str | None) -> None:
+@JSON_OUTPUT
+def report_savings(by: str, form: str, sandbox: bool, as_json: bool, **span: str | None) -> None:
     """
     Tell what the delivered films would have cost at other sellers, by the prices at accept.
 
@@ -105,7 +110,7 @@ def report_savings(by: str, form: str, sandbox: bool, **span: str | None) -> Non
     at the dearest that could have made them; saved_usd is that less charged_usd. CSV and JSON tell all outcomes apart.
     """
     by = by if "outcome" in by.split(",") else f"{by},outcome"
-    _print_report(sandbox, by, form, _savings, span)
+    _print_report(sandbox, by, "json" if as_json else form, _savings, span)
 
 
 def _savings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,7 +148,8 @@ def _print_report(
             async for text in as_csv(query, pages):
                 click.echo(text, nl=False)
             return
-        lines = [line async for page in pages for line in page]
+        with busy("Summing up"):
+            lines = [line async for page in pages for line in page]
         whole = as_object(query, SpendPage(lines=lines, next=None))
         if form == "json":
             print_json(whole)
@@ -191,7 +197,7 @@ def statements() -> None:
 
 
 @statements.command("list")
-@click.option("--tenant", help="Id or name; all without it.")
+@click.option("--tenant", shell_complete=completing.tenants, help="Id or name; all without it.")
 @SANDBOX
 @JSON_OUTPUT
 def statements_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
@@ -207,7 +213,7 @@ def statements_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
 
 
 @statements.command("show")
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=completing.tenants)
 @click.argument("month")
 @click.option(
     "--format",
@@ -219,7 +225,8 @@ def statements_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), help="A file to write to.")
 @SANDBOX
-def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbox: bool) -> None:
+@JSON_OUTPUT
+def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbox: bool, as_json: bool) -> None:
     """
     Show what TENANT pays for MONTH, such as 2026-11; a draft while the month is open.
 
@@ -230,6 +237,8 @@ def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbo
     from proxy.services.accounts import known_tenant  # noqa: PLC0415
     from proxy.services.charges import charges_file, read_month  # noqa: PLC0415
     from proxy.services.statements import end_user_names, statement_for  # noqa: PLC0415
+
+    form = "json" if as_json else form
 
     async def written(store: Any, _: Settings) -> str:
         tenant_id = (await store.read(lambda tx: known_tenant(tx, tenant))).id
@@ -260,7 +269,8 @@ def statements_show(tenant: str, month: str, form: str, out: Path | None, sandbo
 @click.argument("month")
 @click.option("--reason", help="Kept in the admins' log.")
 @SANDBOX
-def statements_close(month: str, reason: str | None, sandbox: bool) -> None:
+@JSON_OUTPUT
+def statements_close(month: str, reason: str | None, sandbox: bool, as_json: bool) -> None:
     """
     Make every tenant's statement of MONTH, such as 2026-11, and let nothing into that month any more.
 
@@ -269,17 +279,18 @@ def statements_close(month: str, reason: str | None, sandbox: bool) -> None:
     """
     from proxy.api.statement_objects import cents_text  # noqa: PLC0415
     from proxy.api.statements import SOFTWARE  # noqa: PLC0415
-    from proxy.services.statements import close_month  # noqa: PLC0415
+    from proxy.services.statements import Closed, close_month  # noqa: PLC0415
 
-    closed = with_store(
-        sandbox,
-        lambda store, _: close_month(store, _clerk(store), actor=ACTOR, month=month, reason=reason, software=SOFTWARE),
-    )
+    def close(store: Any, _: Settings) -> Awaitable[Closed]:
+        return close_month(store, _clerk(store), actor=ACTOR, month=month, reason=reason, software=SOFTWARE)
+
+    with busy(f"Closing {month}"):
+        closed = with_store(sandbox, close)
     rows = [
         {"number": one.number, "tenant": one.tenant_id, "total_usd": cents_text(one.total_cents)}
         for one in closed.statements
     ]
-    print_rows(rows, as_json=False)
+    print_rows(rows, as_json=as_json)
 
 
 def _clerk(store: Any) -> "Clerk":
@@ -344,7 +355,7 @@ def _appraised(sandbox: bool, work: Callable[[Any], Awaitable[T]]) -> T:
 
 
 @prices.command("list")
-@click.option("--provider", help="Of this one alone.")
+@click.option("--provider", shell_complete=completing.providers, help="Of this one alone.")
 @click.option("--model", help="Of this one alone, by any of its names.")
 @SANDBOX
 @JSON_OUTPUT
@@ -377,7 +388,7 @@ def _short_price(line: Any) -> dict[str, Any]:
 
 
 @prices.command("set")
-@click.option("--provider", required=True, help="As the rules call it.")
+@click.option("--provider", required=True, shell_complete=completing.providers, help="As the rules call it.")
 @click.option("--model", required=True, help="By its own name.")
 @click.option("--tier", type=click.Choice(TIERS), default="standard", show_default=True, help="Of the offer.")
 @click.option(

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import rich_click as click
 
-from proxy import bookkeeping, housework, verbs, watching
+from proxy import bookkeeping, completing, housework, verbs, watching
 from proxy.core.errors import ConfigError, ReelayError
 from proxy.explain import explain
 from proxy.settings import WithFiles, read_settings
@@ -20,8 +20,11 @@ T = TypeVar("T")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reelay")
-def reelay() -> None:
+@click.pass_context
+def reelay(ctx: click.Context) -> None:
     """One video API before many sellers, on a bill that can be trusted."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 def main() -> None:
@@ -120,7 +123,8 @@ def migrate(sandbox: bool) -> None:
 
 @reelay.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-def check(file: Path | None) -> None:
+@verbs.JSON_OUTPUT
+def check(file: Path | None, as_json: bool) -> None:
     """
     Check the rules: every mistake with its line, every doubt as a warning.
 
@@ -133,12 +137,17 @@ def check(file: Path | None) -> None:
     settings = read_settings(os.environ)
     path = file or settings.rules
     rules = read_rules(path, WithFiles(os.environ))
-    for warning in rules.warnings:
-        click.echo(f"warning: {warning}")
+    if not as_json:
+        for warning in rules.warnings:
+            click.echo(f"warning: {warning}")
     vanished = _run(vanished_in(settings, rules))
     if vanished:
         raise ConfigError(f"{path}: {still_owed(vanished)}")
     on = [account.name for account in rules.accounts.values() if account.on]
+    if as_json:
+        counts = {"rules": len(rules.rules), "offers": len(rules.offers), "models": len(rules.models)}
+        verbs.print_json({"file": str(path), **counts, "providers_on": on, "warnings": rules.warnings})
+        return
     click.echo(
         f"{path}: {len(rules.rules)} rules, {len(rules.offers)} offers, {len(rules.models)} models; "
         f"providers on: {', '.join(on) or 'none'}"
@@ -146,7 +155,12 @@ def check(file: Path | None) -> None:
 
 
 @reelay.command()
-@click.option("--live", metavar="PROVIDER", help="Buy one short film there, and check what is assumed of its wire.")
+@click.option(
+    "--live",
+    metavar="PROVIDER",
+    shell_complete=completing.providers,
+    help="Buy one short film there, and check what is assumed of its wire.",
+)
 @click.option("--max-usd", default="1", show_default=True, help="With --live: refuse what may cost more.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask before buying.")
 @click.option("--out", type=click.Path(path_type=Path), help="With --live: keep the film here.")
@@ -284,5 +298,6 @@ for command in (
     watching.top,
     housework.prune,
     housework.backup,
+    completing.completion,
 ):
     reelay.add_command(command)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import rich_click as click
 
+from proxy import completing
 from proxy.core.errors import ConfigError, NoProviderAvailable
 from proxy.core.money import parse_usd
 from proxy.core.tenant import Tenant
@@ -55,9 +56,27 @@ _FIELDS = (
     click.option("--end-user-id", help="For whom the tenant asks."),
     click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="A pair; may be said again."),
     click.option("--sort", help="price, latency or balanced."),
-    click.option("--only", multiple=True, metavar="PROVIDER", help="Nobody else; may be said again."),
-    click.option("--ignore", multiple=True, metavar="PROVIDER", help="Not this one; may be said again."),
-    click.option("--order", multiple=True, metavar="PROVIDER", help="These, in this order; may be said again."),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="PROVIDER",
+        shell_complete=completing.providers,
+        help="Nobody else; may be said again.",
+    ),
+    click.option(
+        "--ignore",
+        multiple=True,
+        metavar="PROVIDER",
+        shell_complete=completing.providers,
+        help="Not this one; may be said again.",
+    ),
+    click.option(
+        "--order",
+        multiple=True,
+        metavar="PROVIDER",
+        shell_complete=completing.providers,
+        help="These, in this order; may be said again.",
+    ),
     click.option("--max-price-usd", help="The most that it may cost."),
     click.option("--max-wait-s", type=int, help="The longest that it may be expected to take."),
     click.option("--no-fallbacks", is_flag=True, default=None, help="One seller and no other."),

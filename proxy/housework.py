@@ -9,7 +9,7 @@ import rich_click as click
 
 from proxy.core.errors import ConfigError
 from proxy.settings import read_settings
-from proxy.verbs import JSON_OUTPUT, SANDBOX, log_to_stderr, print_json, read_written_rules
+from proxy.verbs import JSON_OUTPUT, SANDBOX, busy, log_to_stderr, print_json, read_written_rules
 
 
 @click.command()
@@ -37,7 +37,8 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
             kept = await keep_house(store, storage, rules.retention, dry_run=dry_run)
             return kept, await remove_left_behind(store, storage, dry_run=dry_run)
 
-    kept, left = asyncio.run(run())
+    with busy("Looking through what is kept"):
+        kept, left = asyncio.run(run())
     if as_json:
         told = {"dry_run": dry_run, **msgspec.structs.asdict(kept), "left_behind": msgspec.structs.asdict(left)}
         print_json(told)
@@ -71,7 +72,8 @@ def backup(file: Path, sandbox: bool) -> None:
         raise ConfigError(
             "PostgreSQL is backed up by its own pg_dump; after a restore start `reelay serve --after-restore` first"
         )
-    size_bytes = back_up(settings.database, file, at_us=system_clock())
+    with busy("Copying"):
+        size_bytes = back_up(settings.database, file, at_us=system_clock())
     click.echo(f"{file} holds the database as it is now, {size_bytes} bytes.")
     if settings.secret is None:
         secret = settings.data_folder.resolve() / "secret"

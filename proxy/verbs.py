@@ -1,16 +1,18 @@
 """The verbs that work on the database, beside a server that may have it open."""
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import msgspec
 import rich_click as click
 
+from proxy import completing
 from proxy.core.attempt import AttemptState
 from proxy.core.budget import BudgetScope, Period
 from proxy.core.errors import ConfigError
@@ -39,6 +41,22 @@ def has_database(sandbox: bool) -> bool:
     """Whether there is one yet; of a server's nobody knows before it is asked."""
     place = read_settings(os.environ, sandbox=sandbox).database
     return not isinstance(place, Path) or place.is_file()
+
+
+@contextlib.contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Tells on a terminal what lasts, and for how long already; nothing else may be printed meanwhile."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as shown:
+        shown.add_task(what, total=None)
+        yield
 
 
 def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, may_make: bool = False) -> T:
@@ -167,7 +185,7 @@ def tenants_create(name: str, sandbox: bool, **wish: Any) -> None:
 
 
 @tenants.command("change")
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=completing.tenants)
 @click.option("--name", help="A new name.")
 @_with_options(_tenant_options)
 @SANDBOX
@@ -181,7 +199,7 @@ def tenants_change(tenant: str, sandbox: bool, **wish: Any) -> None:
 
 
 @tenants.command("erase-end-user")
-@click.argument("tenant")
+@click.argument("tenant", shell_complete=completing.tenants)
 @click.argument("name")
 @click.option("--reason", help="Kept in the admins' log; may not hold the name.")
 @SANDBOX
@@ -202,7 +220,8 @@ def tenants_erase_end_user(tenant: str, name: str, reason: str | None, sandbox: 
         storage = open_storage(settings.storage_url)
         return erase_end_user(store, storage, time_hex, lambda *_: None, actor=ACTOR, tenant=tenant, wish=wish)
 
-    erased = with_store(sandbox, erase)
+    with busy("Erasing"):
+        erased = with_store(sandbox, erase)
     click.echo(f"{erased.videos} videos are erased; the ledger calls their end user {erased.end_user}.")
 
 
@@ -212,7 +231,7 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--tenant", default="default", show_default=True, help="Id or name.")
+@click.option("--tenant", default="default", show_default=True, shell_complete=completing.tenants, help="Id or name.")
 @click.option("--name", default="", help="What the key is for.")
 @click.option("--scope", "scopes", multiple=True, default=("videos",), show_default=True, help="videos, reports, admin")
 @click.option("--expires-at", type=int, help="Unix seconds.")
@@ -241,7 +260,7 @@ def keys_change(key_id: str, sandbox: bool, **wish: Any) -> None:
 
 
 @keys.command("list")
-@click.option("--tenant", help="Id or name; all without it.")
+@click.option("--tenant", shell_complete=completing.tenants, help="Id or name; all without it.")
 @SANDBOX
 @JSON_OUTPUT
 def keys_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
@@ -283,7 +302,7 @@ def _shown_budget(allowance: Any) -> dict[str, Any]:
 
 
 @budgets.command("list")
-@click.option("--tenant", help="Id or name; all without it.")
+@click.option("--tenant", shell_complete=completing.tenants, help="Id or name; all without it.")
 @SANDBOX
 @JSON_OUTPUT
 def budgets_list(tenant: str | None, sandbox: bool, as_json: bool) -> None:
@@ -299,7 +318,7 @@ _warn_at = click.option("--warn-at", multiple=True, help='Share of the limit tha
 
 
 @budgets.command("create")
-@click.option("--tenant", default="default", show_default=True, help="Id or name.")
+@click.option("--tenant", default="default", show_default=True, shell_complete=completing.tenants, help="Id or name.")
 @click.option(
     "--scope", type=click.Choice(get_args(BudgetScope)), default="tenant", show_default=True, help="Whose spending."
 )
