@@ -54,7 +54,7 @@ def top(once: bool, sandbox: bool, as_json: bool) -> None:
 
             Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False).print(drawn(picture))
 
-    with_store(sandbox, watch, to_read=True)
+    with_store(sandbox, watch)
 
 
 async def _keep_drawing(onlooker: Any) -> None:
