@@ -1,11 +1,5 @@
-"""
-A real Prometheus: the one at PROMETHEUS_BIN, that of the PATH, or Debian's, unpacked below the project.
+"""A real Prometheus: the one at PROMETHEUS_BIN, that of the PATH, or Debian's."""
 
-Nothing is installed: where neither is there, apt fetches the package into `.cache`, with lists of its own.
-"""
-
-import fcntl
-import functools
 import os
 import shutil
 import subprocess
@@ -18,58 +12,21 @@ from typing import Any
 import httpx
 import yaml
 
+from tests import debian
 from tests.ports import free_port
 
-CACHE = Path(__file__).parents[2] / ".cache" / "prometheus"
 
-
-class NoPrometheus(RuntimeError):
-    """There is none here, and apt could not fetch one."""
-
-
-@functools.cache
-def program(name: str) -> Path:
-    """`prometheus` or `promtool`. Raises NoPrometheus."""
+def _program(name: str) -> Path:
     given = os.environ.get("PROMETHEUS_BIN")
     if given is not None:
         return Path(given).with_name(name)
     found = shutil.which(name)
-    return Path(found) if found else _fetched() / name
-
-
-def _fetched() -> Path:
-    """The folder of programs; tests in other processes wait for the one that fetches."""
-    programs = CACHE / "usr" / "bin"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (programs / "promtool").exists():
-            _fetch()
-    return programs
-
-
-def _fetch() -> None:
-    apt = ["apt-get", "-q", "-o", f"Dir::State::Lists={CACHE / 'lists'}", "-o", f"Dir::Cache={CACHE / 'cache'}"]
-    for folder in (CACHE / "lists" / "partial", CACHE / "cache" / "archives" / "partial", CACHE / "unpacked"):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run([*apt, "update"], check=True, capture_output=True, cwd=CACHE)
-        subprocess.run([*apt, "download", "prometheus"], check=True, capture_output=True, cwd=CACHE)
-        package = next(CACHE.glob("prometheus_*.deb"))
-        subprocess.run(["dpkg", "-x", str(package), str(CACHE / "unpacked")], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError, StopIteration) as exc:
-        said = getattr(exc, "stderr", b"") or b""
-        raise NoPrometheus(f"Say by PROMETHEUS_BIN where one is: {exc} {said.decode(errors='replace')}") from exc
-    # In one step, so that what is there is whole.
-    (CACHE / "unpacked" / "usr").rename(CACHE / "usr")
-    for left in ("lists", "cache", "unpacked"):
-        shutil.rmtree(CACHE / left)
-    package.unlink()
+    return Path(found) if found else debian.program("prometheus", name)
 
 
 def promtool(*arguments: str | Path) -> str:
     """What it says. Raises AssertionError with it where it is not content."""
-    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([_program("promtool"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -118,7 +75,7 @@ def running(folder: Path, *targets: str, rules: tuple[Path, ...] = ()) -> Iterat
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([program("prometheus"), *arguments], stdout=log, stderr=log)
+        process = subprocess.Popen([_program("prometheus"), *arguments], stdout=log, stderr=log)
     server = Prometheus(f"http://127.0.0.1:{port}")
     try:
         _until_ready(process, port, folder / "prometheus.log")

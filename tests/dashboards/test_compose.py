@@ -19,6 +19,7 @@ import yaml
 
 from proxy.opening import read_rules
 from proxy.settings import WithFiles, read_settings, unknown_names
+from tests.dashboards.prometheus import promtool
 from tests.debian import program
 from tests.object_store import BUCKET, FLAGS, version
 
@@ -190,9 +191,7 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     assert "/etc/prometheus/rules/*.yaml" in text
     config = tmp_path / "prometheus.yml"
     config.write_text(text.replace("/etc/prometheus/rules", str(FOLDER / "rules")))
-    check = [str(program("prometheus", "promtool")), "check", "config", str(config)]
-    done = subprocess.run(check, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "config", config)
 
 
 def test_prometheus_asks_those_who_are_there() -> None:
