@@ -1,5 +1,6 @@
 """A store that tells of each unit that the database did not do, and of each state reached by one that it did."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -36,6 +37,7 @@ class Observed:
     async def write(self, unit: Callable[[Tx], T]) -> T:
         changes: list[Change] = []
 
+        @functools.wraps(unit)  # whoever names units below names this one
         def noted(tx: Tx) -> T:
             before = len(tx.changes)
             value = unit(tx)
