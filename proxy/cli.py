@@ -275,12 +275,17 @@ async def _until_signal() -> None:
 @click.option(
     "--out", default="demo.mp4", show_default=True, type=click.Path(path_type=Path), help="Where the film goes."
 )
+@click.option(
+    "--stay",
+    is_flag=True,
+    help="For Prometheus: begin once it has read /metrics, at REELAY_PORT, and serve on.",
+)
 @click.argument("prompt", default='A paper boat sails a rain-swept street. A child says: "Go!"')
-def demo(out: Path, prompt: str) -> None:
+def demo(out: Path, prompt: str, stay: bool) -> None:
     """Make one video in a sandbox of its own: the plan, the progress, the bill and the file."""
     from proxy.demo import run  # noqa: PLC0415
 
-    _run(run(prompt, out, os.environ))
+    _run(run(prompt, out, os.environ, stay=stay))
 
 
 for command in (

@@ -1,6 +1,7 @@
 """One video through the real HTTP path, before somebody's eyes."""
 
 import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from proxy.app import running
+from proxy.app import Running, running
 from proxy.core.errors import ReelayError
 from proxy.opening import can_be_written
 from proxy.settings import SANDBOX_KEY, read_settings
@@ -28,8 +29,13 @@ class DemoFailed(ReelayError):
     code = "demo_failed"
 
 
-async def run(prompt: str, out: Path, env: Mapping[str, str]) -> None:
-    """Serves a sandbox on a free port, makes one video through it and leaves it at `out`. Raises ReelayError."""
+async def run(prompt: str, out: Path, env: Mapping[str, str], *, stay: bool = False) -> None:
+    """
+    Serves a sandbox, makes one video through it and leaves it at `out`. Raises ReelayError.
+
+    `stay`: begins once somebody has read /metrics, and serves on until it is asked to end. On a free port, unless
+    REELAY_PORT names one.
+    """
     if not can_be_written(out):
         raise DemoFailed(f"{out} cannot be written")
     logs.configure("console", level="error", stream=sys.stderr)
@@ -38,11 +44,13 @@ async def run(prompt: str, out: Path, env: Mapping[str, str]) -> None:
         mine = {
             "REELAY_DATABASE_URL": f"sqlite:///{folder}/demo.db",
             "REELAY_STORAGE_URL": f"file:{folder}/videos",
-            "REELAY_PORT": "0",
+            "REELAY_PORT": env.get("REELAY_PORT", "0"),
             "REELAY_RULES": env.get("REELAY_RULES", ""),
         }
         settings = read_settings(mine, sandbox=True)
         async with running(settings, mine, sandbox=True) as site:
+            if stay:
+                await _until_scraped(site, console)
             headers = {"authorization": f"Bearer {SANDBOX_KEY}"}
             async with httpx.AsyncClient(base_url=site.origin, headers=headers, timeout=30, trust_env=False) as client:
                 try:
@@ -52,6 +60,21 @@ async def run(prompt: str, out: Path, env: Mapping[str, str]) -> None:
                     raise DemoFailed(f"no video within {GIVE_UP_AFTER_S:.0f} s") from exc
                 except (httpx.HTTPError, OSError) as exc:
                     raise DemoFailed(f"the demo broke: {type(exc).__name__}: {exc}") from exc
+            if stay:
+                console.print(f"It serves on at {site.origin} until Ctrl-C.\n", soft_wrap=True)
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    asyncio.get_running_loop().add_signal_handler(number, site.stop.set)
+                await site.stop.wait()
+
+
+async def _until_scraped(site: Running, console: Console) -> None:
+    """So that a rate over time has a zero to begin with."""
+    console.print(f"\nIt begins once Prometheus has read {site.origin}/metrics.", soft_wrap=True)
+    labels = {"route": "/metrics", "method": "GET", "code_class": "2xx"}
+    while True:
+        if site.house.metrics.registry.get_sample_value("reelay_http_requests_total", labels):
+            return
+        await asyncio.sleep(0.1)
 
 
 async def _show(client: httpx.AsyncClient, console: Console, prompt: str, out: Path) -> None:

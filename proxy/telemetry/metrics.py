@@ -554,8 +554,12 @@ class Metrics:
     def set_tenants(self, ids_in_order_of_age: Iterable[str]) -> None:
         """Gives the oldest tenants labels of their own; to be told again when tenants are added."""
         oldest = tuple(tenant for tenant, _ in zip(ids_in_order_of_age, range(TENANT_LABELS), strict=False))
+        if oldest == self._snapshot.tenants:
+            return
         self._tenants = frozenset(oldest)
         self._snapshot.tenants = oldest
+        for family in self._families:
+            family.close({"tenant": self._tenants})
 
     def tenant_label(self, tenant_id: str) -> str:
         return closed(tenant_id, self._tenants)

@@ -141,6 +141,20 @@ def test_a_decision_counts_by_rule_first_provider_and_strategy() -> None:
     }
 
 
+def test_first_charge_of_a_tenant_is_a_step_from_zero() -> None:
+    metrics = make_metrics()
+    metrics.set_tenants(["acme"])
+    before = series(metrics)
+    assert before["reelay_charged_usd_total", (("model", "model-0"), ("tenant", "acme"))] == 0
+    ended = (("model", "model-0"), ("outcome", "completed"), ("tenant", "acme"))
+    assert before["reelay_videos_total", ended] == 0
+    metrics.charged(tenant="acme", model="model-0", microusd=1)
+    metrics.set_tenants(["acme", "bolt"])
+    after = series(metrics)
+    assert after["reelay_charged_usd_total", (("model", "model-0"), ("tenant", "acme"))] > 0
+    assert after["reelay_charged_usd_total", (("model", "model-0"), ("tenant", "bolt"))] == 0
+
+
 def test_an_exchange_counts_and_is_timed() -> None:
     metrics = make_metrics()
     assert moved(
@@ -359,6 +373,7 @@ def test_a_snapshot_fills_the_gauges() -> None:
                 "reelay_led",
             )
         )
+        and not name.endswith("_total")
     }
     assert shown == {
         ("reelay_videos", "queued"): 0,
@@ -569,7 +584,7 @@ def test_plain_text_is_the_default_and_openmetrics_is_served_on_demand() -> None
             open_text.decode()
         )
         for sample in family.samples
-        if sample.name in {"reelay_videos_total", "reelay_videos"} and "in_progress" not in sample.labels.values()
+        if sample.name in {"reelay_videos_total", "reelay_videos"} and sample.value
     }
     assert read == {"reelay_videos_total": 1, "reelay_videos": 4}
 
