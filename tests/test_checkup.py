@@ -34,6 +34,7 @@ from proxy.store.tenants import insert_tenant
 from proxy.store.videos import insert_attempt, insert_many
 from tests.checking import environment, sellers
 from tests.databases import Database, OwnServer, server
+from tests.object_store import BUCKET, new_prefix, object_store
 from tests.ports import free_port
 from tests.store.rows import make_attempt, make_settlement, make_tenant, make_video
 from tests.whole.stage import PLAY_KEYS, ROOT, SELLERS
@@ -336,7 +337,9 @@ async def test_clock_is_held_against_that_of_postgresql(tmp_path: Path) -> None:
     env = environment(tmp_path, REELAY_DATABASE_URL=server().new(), REELAY_SECRET="a-secret-of-tests-only")
     found = await findings(env, clock=lambda: system_clock() - 100 * SECOND_US)
     clock = of(found, "clock of the database")
-    assert (clock.verdict, clock.detail) == ("problem", "this machine's clock is 100 s behind the database's")
+    assert clock.verdict == "problem"
+    # Asking takes a while, on a busy machine a second.
+    assert re.fullmatch("this machine's clock is (99|100|101) s behind the database's", clock.detail)
     assert of(found, "durability").verdict == "problem", "the tests' own server may lose everything"
 
 
@@ -360,24 +363,18 @@ async def test_storage_of_no_known_kind_is_a_problem(tmp_path: Path) -> None:
 
 
 async def test_bucket_is_tried_over_its_own_wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: dict[str, bytes] = {}
-    calls: list[str] = []
+    async def storage(**other: str) -> Finding:
+        for name, value in object_store().environment(**other).items():
+            monkeypatch.setenv(name, value)
+        return of(await findings(environment(tmp_path, REELAY_STORAGE_URL=f"s3://{BUCKET}/{prefix}")), "storage")
 
-    def answer(method: str, path: str) -> bytes:
-        calls.append(method)
-        return answer_of(b"", status="403 Forbidden") if method == "PUT" else answer_of(kept.get(path, b""))
-
-    for name, value in {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "secret", "REGION": "here"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    async with answering(answer) as port:
-        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{port}")
-        bucket = of(await findings(environment(tmp_path, REELAY_STORAGE_URL="s3://films/2026")), "storage")
-    assert bucket.verdict == "problem"
-    assert bucket.detail.startswith("s3://films/2026: ")
-    assert calls == ["PUT"]
-    monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{free_port()}")
-    away = of(await findings(environment(tmp_path, REELAY_STORAGE_URL="s3://films/2026")), "storage")
+    prefix = new_prefix()
+    fine = await storage()
+    assert (fine.verdict, fine.detail) == ("ok", f"s3://{BUCKET}/{prefix}: a file was written, read and deleted")
+    refused = await storage(SECRET_ACCESS_KEY="another-secret")
+    assert refused.verdict == "problem"
+    assert "403 Forbidden: SignatureDoesNotMatch" in refused.detail
+    away = await storage(ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
     assert away.verdict == "problem"
 
 

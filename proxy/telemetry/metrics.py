@@ -8,6 +8,7 @@ whatever strangers send. Methods may be called from any thread.
 
 from collections import Counter as Counts
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import product
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -25,6 +26,8 @@ SERIES_BUDGET: Final = 5_000
 """Series per replica, a histogram's buckets counted one by one."""
 TENANT_LABELS: Final = 100
 """The oldest tenants have a label of their own, the rest share `other`."""
+CHARGED_SERIES: Final = 200
+"""Pairs of tenant and model."""
 ROUTE_LABELS: Final = 60
 """Pairs of route and method with labels of their own, the rest share `other`."""
 
@@ -283,6 +286,7 @@ class Metrics:
     ) -> None:
         self.registry = Registry(auto_describe=True)
         self.offers = frozenset(offers)
+        self._models = frozenset(models)
         self._families: list[Family[Any]] = []
         self._tenants: frozenset[str] = frozenset()
         self._snapshot = _Snapshot(frozenset(providers), self.tenant_label)
@@ -448,7 +452,7 @@ class Metrics:
             "reelay_charged_usd_total",
             "What tenants were charged, added when a settlement is committed; a copy, the ledger is the truth.",
             {"tenant": ANY, "model": models},
-            at_most=200,
+            at_most=CHARGED_SERIES,
             sheds=("tenant",),
         )
         self._seller_costs = self._counters(
@@ -545,21 +549,28 @@ class Metrics:
         What they named before and name no more has its series ended.
         """
         self.offers = frozenset(offers)
+        self._models = frozenset(models)
         self._snapshot.providers = frozenset(providers)
         values = {"provider": providers, "model": models, "offer": offers, "rule": rules}
         values |= {"from_provider": providers, "to_provider": providers}
         for family in self._families:
             family.close({label: frozenset(names) for label, names in values.items()})
+        self._begin_with_tenants()
 
     def set_tenants(self, ids_in_order_of_age: Iterable[str]) -> None:
         """Gives the oldest tenants labels of their own; to be told again when tenants are added."""
         oldest = tuple(tenant for tenant, _ in zip(ids_in_order_of_age, range(TENANT_LABELS), strict=False))
-        if oldest == self._snapshot.tenants:
-            return
         self._tenants = frozenset(oldest)
         self._snapshot.tenants = oldest
-        for family in self._families:
-            family.close({"tenant": self._tenants})
+        self._begin_with_tenants()
+
+    def _begin_with_tenants(self) -> None:
+        """What they will be charged stands at zero, for rate() to see the first step, where there is room for all."""
+        if len(self._models) * TENANT_LABELS > CHARGED_SERIES:
+            return
+        for model, tenant in product(self._models, self._snapshot.tenants):
+            self._charged.child(tenant, model)
+            self._videos.child(model, "completed", tenant)
 
     def tenant_label(self, tenant_id: str) -> str:
         return closed(tenant_id, self._tenants)

@@ -155,6 +155,16 @@ def test_first_charge_of_a_tenant_is_a_step_from_zero() -> None:
     assert after["reelay_charged_usd_total", (("model", "model-0"), ("tenant", "bolt"))] == 0
 
 
+def test_tenants_of_whom_nothing_is_told_take_no_room_from_those_who_come_later() -> None:
+    metrics = make_metrics()
+    tenants = [f"tenant-{number}" for number in range(60)]
+    for many in range(1, len(tenants) + 1):
+        metrics.set_tenants(tenants[:many])
+    metrics.budget_warned(tenant=tenants[-1], reason="tenant_month")
+    key = (("reason", "tenant_month"), ("tenant", tenants[-1]))
+    assert series(metrics)["reelay_budget_warnings_total", key] == 1
+
+
 def test_an_exchange_counts_and_is_timed() -> None:
     metrics = make_metrics()
     assert moved(
