@@ -195,9 +195,11 @@ async def _database(settings: Settings, rules: Rules | None, clock: Clock) -> As
     found = _file(condition) if isinstance(condition, FileCondition) else _postgres(condition)
     for finding in (_schema(place, revision, spoken=spoken), *found, *_secret_file(settings)):
         yield finding
-    # To open it as a server does would change one that none has opened yet.
-    unopened = isinstance(condition, FileCondition) and condition.journal_mode != WAL
-    if spoken and not unopened and not any(finding.verdict == "problem" for finding in found):
+    # To open a file as a server does would change one that none has opened yet, and fail with one that is not well.
+    closed = isinstance(condition, FileCondition) and (
+        condition.journal_mode != WAL or any(finding.verdict == "problem" for finding in found)
+    )
+    if spoken and not closed:
         async for finding in _books(settings, rules, clock):
             yield finding
 

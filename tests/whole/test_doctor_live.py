@@ -63,7 +63,10 @@ async def test_check_up_runs_beside_a_server_that_works_and_changes_nothing(stag
 
     before, books = rows(), await stage.books()
     code, out, err = await stage.cli("doctor")
-    assert (code, err) == (0, ""), out
+    # The tests' own PostgreSQL may lose what it said to have kept, and the doctor says so.
+    problems = [line.split(":")[0].split()[1] for line in out.splitlines() if line.startswith("problem")]
+    assert problems == (["durability"] if "PostgreSQL at schema" in out else []), out
+    assert (code, err) == (1 if problems else 0, "")
     for told in ("books: the last day balances", "server: it answers at", "unknown attempts: none", "through it"):
         assert told in out
     assert (rows(), await stage.books()) == (before, books)
