@@ -112,7 +112,7 @@ class Tx:
         self._dialect = dialect
         self.now_us = now_us
         self.changes: list[Change] = []
-        """What was reached in here, in that order; on SQLite also by the units before, of the same group."""
+        """What was reached in here, in that order."""
         self._states: dict[tuple[str, str, int], str] = {}
         self._tenants: dict[str, str] = {}
 

@@ -39,9 +39,8 @@ class Observed:
 
         @functools.wraps(unit)  # whoever names units below names this one
         def noted(tx: Tx) -> T:
-            before = len(tx.changes)
             value = unit(tx)
-            changes[:] = tx.changes[before:]  # anew with each try
+            changes[:] = tx.changes  # anew with each try
             return value
 
         with self._watched():

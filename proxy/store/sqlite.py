@@ -120,8 +120,7 @@ class SqliteStore:
     def _commit_group(self, cursor: sqlite3.Cursor, group: list[Job]) -> list[Outcome]:
         try:
             cursor.execute("BEGIN IMMEDIATE")
-            tx = Tx(cursor, DIALECT, self.clock())
-            outcomes = _run_group(cursor, tx, group)
+            outcomes = _run_group(cursor, self.clock(), group)
             cursor.execute("COMMIT")
         except sqlite3.Error as exc:
             # A commit that failed, a full disk, a broken file.
@@ -131,31 +130,36 @@ class SqliteStore:
         return outcomes
 
 
-def _run_group(cursor: sqlite3.Cursor, tx: Tx, group: list[Job]) -> list[Outcome]:
+def _run_group(cursor: sqlite3.Cursor, now_us: int, group: list[Job]) -> list[Outcome]:
     batches: dict[Any, list[Job]] = {}
     outcomes: list[Outcome] = []
     for job in group:
         if job.batch is not None:
             batches.setdefault(job.batch, []).append(job)
         else:
-            outcomes.append(_run_unit(cursor, tx, job))
+            outcomes.append(_run_unit(cursor, now_us, job))
     for batch, jobs in batches.items():
-        outcomes += _run_batch(cursor, tx, batch, jobs)
+        outcomes += _run_batch(cursor, now_us, batch, jobs)
     return outcomes
 
 
-def _run_unit(cursor: sqlite3.Cursor, tx: Tx, job: Job) -> Outcome:
-    return _guarded(cursor, job.future, lambda: job.unit(tx))
+def _run_unit(cursor: sqlite3.Cursor, now_us: int, job: Job) -> Outcome:
+    # With a view of its own: what a unit saw and was undone is nothing to those after it.
+    return _guarded(cursor, job.future, lambda: job.unit(Tx(cursor, DIALECT, now_us)))
 
 
-def _run_batch(cursor: sqlite3.Cursor, tx: Tx, batch: Any, jobs: list[Job]) -> list[Outcome]:
+def _run_batch(cursor: sqlite3.Cursor, now_us: int, batch: Any, jobs: list[Job]) -> list[Outcome]:
     items = [job.item for job in jobs]
-    whole = _guarded(cursor, jobs[0].future, lambda: list(zip(jobs, batch(tx, items), strict=True)))
+
+    def run(items: list[Any]) -> Any:
+        return batch(Tx(cursor, DIALECT, now_us), items)
+
+    whole = _guarded(cursor, jobs[0].future, lambda: list(zip(jobs, run(items), strict=True)))
     if whole[1]:
         return [(job.future, True, value) for job, value in whole[2]]
     if len(jobs) == 1:
         return [whole]
-    return [_guarded(cursor, job.future, lambda item=job.item: batch(tx, [item])[0]) for job in jobs]  # type: ignore[misc]  # the default binds the loop's value
+    return [_guarded(cursor, job.future, lambda item=job.item: run([item])[0]) for job in jobs]  # type: ignore[misc]  # the default binds the loop's value
 
 
 def _guarded(cursor: sqlite3.Cursor, future: asyncio.Future[Any], body: Callable[[], Any]) -> Outcome:
