@@ -3,9 +3,12 @@ What Prometheus works out beforehand, and what it calls somebody for. Valid for 
 
 Four promises are watched by how fast their allowance of failures is burnt, over a long and a short time at
 once: the long one so that it matters, the short one so that the alert ends when it is over. Beside them
-stand causes that nobody should have to find by their effects. Each alert has its section in RUNBOOK.md.
+stand causes that nobody should have to find by their effects. Each alert has its section in RUNBOOK.md,
+and carries along what that says is to be done.
 """
 
+import re
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 RUNBOOK = "dashboards/RUNBOOK.md"
@@ -276,7 +279,7 @@ def _burning(promise: Promise) -> tuple[Alert, Alert]:
             "page",
             " or ".join(_burns(promise, burn) for burn in FAST),
             "2m",
-            f"Too many: {promise.what}.",
+            f"Too many {promise.what}.",
             f"{words} At this pace a month's allowance is gone within days.",
         ),
         Alert(
@@ -284,7 +287,7 @@ def _burning(promise: Promise) -> tuple[Alert, Alert]:
             "ticket",
             " or ".join(_burns(promise, burn) for burn in SLOW),
             "15m",
-            f"More than promised: {promise.what}.",
+            f"More than promised {promise.what}.",
             f"{words} At this pace a month's allowance does not last a month.",
         ),
     )
@@ -324,8 +327,15 @@ def recording_file() -> dict[str, Any]:
     return {"groups": [{"name": "reelay-recorded", "rules": rules}]}
 
 
+def to_do() -> dict[str, str]:
+    """By alert, what its section of the runbook says is to be done."""
+    text = Path(__file__).with_name("RUNBOOK.md").read_text(encoding="utf-8")
+    found = re.findall(r"^### (Reelay\w+)$.*?^\*\*Do:\*\* (.*?)(?=\n\n|\n*\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(words.split()) for name, words in found}
+
+
 def alerts_file() -> dict[str, Any]:
-    rules = []
+    rules, what = [], to_do()
     for alert in alerts():
         rule: dict[str, Any] = {"alert": alert.name, "expr": alert.expr}
         if alert.lasting:
@@ -334,6 +344,7 @@ def alerts_file() -> dict[str, Any]:
         rule["annotations"] = {
             "summary": alert.summary,
             "description": alert.description,
+            "action": what[alert.name],
             "runbook_url": f"{RUNBOOK}#{alert.name.lower()}",
         }
         rules.append(rule)

@@ -37,7 +37,7 @@ def test_every_alert_has_a_name_of_ours_a_severity_and_what_helps() -> None:
     for rule in rules:
         assert re.fullmatch(r"Reelay([A-Z][a-z]+)+", rule["alert"])
         assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert set(rule["annotations"]) == {"summary", "description", "action", "runbook_url"}
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["annotations"]["description"].endswith(".")
         assert rule["annotations"]["runbook_url"] == f"dashboards/RUNBOOK.md#{rule['alert'].lower()}"
@@ -88,6 +88,16 @@ def test_a_section_says_what_it_means_what_to_look_at_and_what_to_do(name: str) 
     places = [text.find(f"**{part}:**") for part in PARTS]
     assert -1 not in places
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("rule", written("alerts.yaml"), ids=lambda rule: str(rule["alert"]))
+def test_alert_carries_what_its_section_says_is_to_be_done(rule: dict[str, Any]) -> None:
+    said = sections()[rule["alert"]].partition("**Do:** ")[2]
+    action = rule["annotations"]["action"]
+    assert " ".join(said.split()).startswith(action)
+    assert len(action) > 40
+    assert not action.startswith("as ")
+    assert "{{" not in action, "Prometheus would fill it in"
 
 
 def commands() -> set[str]:
