@@ -131,9 +131,7 @@ async def running(
             _take_lock(stack, settings.database.resolve())  # a link to it is the same database
         secrets = load_secrets(settings)
         store = await stack.enter_async_context(open_store(settings))
-        restored_at = await _prepare(
-            Observed(store, _nothing, tell_changes), rules, secrets, sandbox=sandbox, consent=consent
-        )
+        restored_at = await _prepare(Observed(store, tell_changes), rules, secrets, sandbox=sandbox, consent=consent)
         await storage.check()
         await claim_storage(store, storage, time_hex, place=settings.storage_url, anew=consent.new_storage)
         listening = stack.enter_context(_listen(settings.host, settings.port))
@@ -236,10 +234,6 @@ async def _prepare(store: Store, rules: Rules, secrets: Secrets, *, sandbox: boo
     return restored
 
 
-def _nothing() -> None:
-    """What goes wrong before the start is told by the start itself."""
-
-
 def _take_over(
     tx: Tx, rules: Rules, secrets: Secrets, *, sandbox: bool, consent: Consent, alone: bool
 ) -> tuple[Vanished, Doubted | None, int]:
@@ -303,7 +297,7 @@ async def _house(
     fetcher = Fetcher(settings.allow_media_networks)
     stack.push_async_callback(fetcher.close)
     return House(
-        store=Observed(store, functools.partial(metrics.store_failed, store="database"), tell_changes),
+        store=Observed(store, tell_changes, functools.partial(metrics.store_failed, store="database")),
         rules=rules,
         overrides=await store.read(prices.live_overrides),
         adapters=load_adapters(),

@@ -27,8 +27,8 @@ def prune(dry_run: bool, as_json: bool, sandbox: bool) -> None:
     from proxy.outside.storage import open_storage  # noqa: PLC0415
     from proxy.services.housekeeping import Kept, LeftBehind, keep_house, remove_left_behind  # noqa: PLC0415
 
-    log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
+    log_to_stderr(settings)
     rules = read_written_rules(sandbox)
 
     async def run() -> tuple[Kept, LeftBehind]:

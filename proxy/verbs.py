@@ -30,11 +30,14 @@ SANDBOX = click.option("--sandbox", is_flag=True, help="Use the sandbox's own fi
 JSON_OUTPUT = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def log_to_stderr() -> None:
-    """What goes wrong beside the result is told beside it."""
+def log_to_stderr(settings: Settings) -> None:
+    """People are told what goes wrong beside the result; whatever else collects it gets a server's log."""
     from proxy.telemetry import logs  # noqa: PLC0415
 
-    logs.configure("console", level="warning", stream=sys.stderr)
+    if sys.stderr.isatty():
+        logs.configure("console", level="warning", stream=sys.stderr)
+    else:
+        logs.configure(settings.log, stream=sys.stderr)
 
 
 def has_database(sandbox: bool) -> bool:
@@ -66,15 +69,17 @@ def with_store(sandbox: bool, work: Callable[[Any, Settings], Awaitable[T]], *, 
     Raises ConfigError where there is none, for in an empty one all is well; unless it may be made.
     """
     from proxy.opening import open_store  # noqa: PLC0415
+    from proxy.services.told import tell_changes  # noqa: PLC0415
+    from proxy.store.observed import Observed  # noqa: PLC0415
 
-    log_to_stderr()
     settings = read_settings(os.environ, sandbox=sandbox)
+    log_to_stderr(settings)
     if not may_make and not has_database(sandbox):
         raise ConfigError(f"there is no database at {settings.database}; REELAY_DATABASE_URL says where it is")
 
     async def run() -> T:
         async with open_store(settings) as store:
-            return await work(store, settings)
+            return await work(Observed(store, tell_changes), settings)
 
     return asyncio.run(run())
 

@@ -157,6 +157,7 @@ async def test_database_of_a_newer_version_is_refused(place: Place) -> None:
     await make_database(place)
     with sqlite3.connect(place.database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE facts SET value = '9999' WHERE name = 'schema_beside'")
     connection.close()
     assert "has schema 9999, which is newer than this version of Reelay" in await place.refusal()
 

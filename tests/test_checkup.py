@@ -257,7 +257,7 @@ async def test_database_is_looked_at_but_not_changed(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as file, file:
         assert file.execute("SELECT version_num FROM alembic_version").fetchall() == [("0000",)]
         file.execute("UPDATE alembic_version SET version_num = '9999'")
-        file.execute("INSERT INTO facts VALUES ('schema_beside', ?)", [HEAD])
+        file.execute("INSERT OR REPLACE INTO facts VALUES ('schema_beside', ?)", [HEAD])
     assert f"database: {path} at schema 9999" in told(await findings(env), "ok")
 
 

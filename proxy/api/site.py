@@ -91,6 +91,8 @@ class Measured:
         _replace_nul(scope)
         request_id = f"req_{random.getrandbits(96):024x}"
         stamp = (b"x-request-id", request_id.encode())
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         begun, status = time.perf_counter(), 0
 
         async def stamped(message: Message) -> None:
@@ -106,7 +108,7 @@ class Measured:
             await self._inner(scope, receive, stamped)
         finally:
             structlog.contextvars.reset_contextvars(**token)
-            held_s = scope["state"].get("held_s", 0.0) if "state" in scope else 0.0
+            held_s = state.get("held_s", 0.0)
             self._end(scope, request_id, status, time.perf_counter() - begun - held_s)
 
     def _end(self, scope: Any, request_id: str, status: int, seconds: float) -> None:

@@ -89,7 +89,14 @@ async def create_video(request: AnyRequest) -> Response[bytes]:
     key = idempotency_key(request)
     wait_s = preferred_wait_s(request.headers.getall("prefer")) if "prefer" in request.headers else None
     wish = await _wish(request)
-    accepted = await accept(house, caller, wish.ask, fingerprint=wish.fingerprint, idempotency_key=key)
+    accepted = await accept(
+        house,
+        caller,
+        wish.ask,
+        fingerprint=wish.fingerprint,
+        idempotency_key=key,
+        request_id=request.scope["state"]["request_id"],
+    )
     if accepted.video.deleted_at is not None:
         raise NotFound("The video that this Idempotency-Key stands for was deleted.", param="Idempotency-Key")
     if wait_s is not None:

@@ -101,10 +101,18 @@ async def _standing(house: House, caller: Caller, ask: Ask, at: int) -> Standing
 
 
 async def accept(
-    house: House, caller: Caller, ask: Ask, *, fingerprint: str, idempotency_key: str | None = None
+    house: House,
+    caller: Caller,
+    ask: Ask,
+    *,
+    fingerprint: str,
+    idempotency_key: str | None = None,
+    request_id: str | None = None,
 ) -> Accepted:
     """
     The accepted video, committed; for a key that is known, its video, before anything is decided anew.
+
+    `request_id` is noted with the video, for every line of the log about it.
 
     Raises the errors of the resolver, InsufficientQuota where a budget leaves too little, RateLimited where
     as many are under way as may be, InvalidValue for an idempotency key that stands for another request,
@@ -125,7 +133,9 @@ async def accept(
         except InsufficientQuota:
             tell_refused(house, caller.tenant, budget)
             raise
-        acceptance = _acceptance(house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key)
+        acceptance = _acceptance(
+            house, caller, decision, at, fingerprint=fingerprint, key=idempotency_key, request_id=request_id
+        )
         outcome = await house.store.write_grouped(accept_many, acceptance)
         if isinstance(outcome, Accepted):
             return _told(house, caller, outcome, decision)
@@ -157,14 +167,28 @@ def _told(house: House, caller: Caller, accepted: Accepted, decision: Decision) 
         return accepted
     first = decision.plan.candidates[0]
     house.metrics.decision(rule=decision.plan.rule, provider=first.provider, reason=decision.plan.strategy)
-    _log.info("video.accepted", video=accepted.video.id, tenant=caller.tenant.id, provider=first.provider)
+    video = accepted.video
+    _log.info(
+        "video.accepted",
+        video=video.id,
+        tenant=caller.tenant.id,
+        provider=first.provider,
+        hold_microusd=video.hold_microusd,
+    )
     tell_crossed(house, caller.tenant, accepted.crossed)
     house.due.set()
     return msgspec.structs.replace(accepted, decision=decision)
 
 
 def _acceptance(
-    house: House, caller: Caller, decision: Decision, at: int, *, fingerprint: str, key: str | None
+    house: House,
+    caller: Caller,
+    decision: Decision,
+    at: int,
+    *,
+    fingerprint: str,
+    key: str | None,
+    request_id: str | None,
 ) -> Acceptance:
     spec, plan = decision.spec, decision.plan
     kept = msgspec.structs.replace(plan, candidates=plan.kept, excluded=(), dearest=_passed(plan))
@@ -172,6 +196,7 @@ def _acceptance(
         id=f"video_{house.new_id(at)}",
         tenant_id=caller.tenant.id,
         key_id=caller.key_id,
+        request_id=request_id,
         end_user=None if spec.end_user_id is None else house.new_id(at),
         status="queued",
         model=spec.model,

@@ -52,7 +52,12 @@ def tell(house: House, video: Video, moved: Moved) -> None:
 
 
 def tell_changes(changes: Iterable[Change]) -> None:
-    """A line for each, once, after the commit: `attempt.unknown`, `video.completed`, `hold.posted`."""
+    """
+    A line for each, once, after the commit: `attempt.unknown`, `video.completed`, `hold.posted`.
+
+    `request` is the one at hand that changed it; where none did, the one that had asked for the video.
+    """
+    at_hand = structlog.contextvars.get_contextvars().get("request")
     for one in changes:
         attempt = {"attempt": one.attempt_no} if one.attempt_no else {}
         _log.log(
@@ -61,6 +66,7 @@ def tell_changes(changes: Iterable[Change]) -> None:
             video=one.video_id,
             **attempt,
             tenant=one.tenant_id,
+            request=at_hand or one.request_id,
             was=one.was,
             **one.facts,
         )

@@ -143,8 +143,8 @@ class Worker:
     async def _do(self, piece: _Taken) -> None:
         claim, video, attempt = piece
         number = {"attempt": claim.attempt_no} if claim.attempt_no else {}
-        tenant = {} if video is None else {"tenant": video.tenant_id}
-        structlog.contextvars.bind_contextvars(video=claim.video_id, **number, **tenant)
+        whose = {} if video is None else {"tenant": video.tenant_id, "request": video.request_id}
+        structlog.contextvars.bind_contextvars(video=claim.video_id, **number, **whose)
         try:
             if video is None or attempt is None:
                 await advance(self._house, claim)

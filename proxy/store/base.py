@@ -100,6 +100,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     was: str | None
     """None: there was nothing before."""
     tenant_id: str | None
+    request_id: str | None
+    """Of the request that asked for the video."""
     facts: dict[str, str | int]
     """What else a line about it tells; neither words of the customer's nor of the seller's."""
 
@@ -114,13 +116,15 @@ class Tx:
         self.changes: list[Change] = []
         """What was reached in here, in that order."""
         self._states: dict[tuple[str, str, int], str] = {}
-        self._tenants: dict[str, str] = {}
+        self._owners: dict[str, tuple[str, str | None]] = {}
 
-    def saw(self, what: str, video_id: str, attempt_no: int, state: str, tenant_id: str | None = None) -> None:
+    def belongs(self, video_id: str, tenant_id: str, request_id: str | None) -> None:
+        """Whose video it is, and which request asked for it."""
+        self._owners[video_id] = tenant_id, request_id
+
+    def saw(self, what: str, video_id: str, attempt_no: int, state: str) -> None:
         """Something is in that state before it is changed in here."""
         self._states[what, video_id, attempt_no] = state
-        if tenant_id is not None:
-            self._tenants[video_id] = tenant_id
 
     def reached(
         self, what: Literal["video", "hold", "attempt"], video_id: str, attempt_no: int, state: str, **facts: str | int
@@ -131,6 +135,7 @@ class Tx:
         if state == was:
             return
         self._states[key] = state
+        tenant_id, request_id = self._owners.get(video_id, (None, None))
         self.changes.append(
             Change(
                 what=what,
@@ -138,7 +143,8 @@ class Tx:
                 attempt_no=attempt_no,
                 state=state,
                 was=was,
-                tenant_id=self._tenants.get(video_id),
+                tenant_id=tenant_id,
+                request_id=request_id,
                 facts=facts,
             )
         )

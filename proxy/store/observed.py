@@ -15,13 +15,17 @@ R = TypeVar("R")
 
 class Observed:
     """
-    `failed` is called for each unit that raised Overloaded: the database was full, locked, away or too busy.
+    Beside whoever uses it, two are told.
 
     `changed` hears what a unit changed once it is committed, in the task that waited for it; of what comes in groups
     their caller tells itself.
+
+    `failed` is called for each unit that raised Overloaded: the database was full, locked, away or too busy.
     """
 
-    def __init__(self, store: Store, failed: Callable[[], None], changed: Callable[[Sequence[Change]], None]) -> None:
+    def __init__(
+        self, store: Store, changed: Callable[[Sequence[Change]], None], failed: Callable[[], None] | None = None
+    ) -> None:
         self.clock, self.alone = store.clock, store.alone
         self._store = store
         self._failed = failed
@@ -66,5 +70,6 @@ class Observed:
         try:
             yield
         except Overloaded:
-            self._failed()
+            if self._failed is not None:
+                self._failed()
             raise

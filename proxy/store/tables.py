@@ -130,6 +130,7 @@ videos = _table(
     Column("id", Text, primary_key=True),
     Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
     Column("key_id", Text),  # of the API key that asked; null for those before it was noted
+    Column("request_id", Text),  # of the request that asked, for the log; null for those before it was noted
     Column("end_user", Text),  # end_users.surrogate
     Column("status", Text, nullable=False),
     Column("model", Text, nullable=False),

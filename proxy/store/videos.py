@@ -48,6 +48,7 @@ class Video(msgspec.Struct, frozen=True):
     file_removed_at: int | None = None
     key_id: str | None = None
     refunded_microusd: int | None = None
+    request_id: str | None = None
 
     @property
     def live(self) -> bool:
@@ -138,7 +139,8 @@ def take(tx: Tx, video_id: str) -> Video | None:
     if row is None:
         return None
     video = as_structs(Video, [row])[0]
-    tx.saw("video", video_id, 0, video.status, video.tenant_id)
+    tx.belongs(video_id, video.tenant_id, video.request_id)
+    tx.saw("video", video_id, 0, video.status)
     tx.saw("hold", video_id, 0, video.hold)
     return video
 

@@ -62,6 +62,7 @@ def test_path_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
 def test_database_of_a_newer_version_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE facts SET value = '9999' WHERE name = 'schema_beside'")
     with pytest.raises(
         ConfigError, match=f"schema 9999, which is newer than this version of Reelay \\({HEAD}\\) knows"
     ):
@@ -202,13 +203,15 @@ def test_revision_that_would_stop_the_version_before_is_found(tmp_path: Path, bo
         assert found_in(newer.write_version(tmp_path / "own", body, beside=newer.NEXT), tmp_path) == []
 
 
-def test_revision_that_says_not_whom_it_leaves_at_work_is_found(tmp_path: Path) -> None:
+def test_revision_that_says_not_whom_it_leaves_at_work_is_found(tmp_path: Path, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        ((least,),) = connection.execute("SELECT value FROM facts WHERE name = 'schema_beside'").fetchall()
     silent = newer.write_version(tmp_path / "silent", newer.EXPANDS)
     [script] = (silent / "versions").glob(f"{newer.NEXT}*")
     script.write_text(script.read_text().replace("beside =", "aside ="))
-    assert found_in(silent, tmp_path) == [f"{newer.NEXT}: beside is None, not from {HEAD} to {newer.NEXT}"]
+    assert found_in(silent, tmp_path) == [f"{newer.NEXT}: beside is None, not from {least} to {newer.NEXT}"]
     older = newer.write_version(tmp_path / "older", newer.EXPANDS, beside="0001")
-    assert found_in(older, tmp_path) == [f"{newer.NEXT}: beside is 0001, not from {HEAD} to {newer.NEXT}"]
+    assert found_in(older, tmp_path) == [f"{newer.NEXT}: beside is 0001, not from {least} to {newer.NEXT}"]
 
 
 # Beside traffic, which there is on PostgreSQL alone

@@ -28,7 +28,7 @@ def doubled(_: Tx, items: Sequence[int]) -> list[int]:
 async def test_unit_that_the_database_does_not_do_is_counted_and_raises_as_ever(store: Store) -> None:
     failures: list[None] = []
     heard: list[Change] = []
-    counted = Observed(store, lambda: failures.append(None), heard.extend)
+    counted = Observed(store, heard.extend, lambda: failures.append(None))
     for run in (counted.write, counted.read, counted.read_now):
         with pytest.raises(Overloaded):
             await run(full)
@@ -40,7 +40,7 @@ async def test_unit_that_the_database_does_not_do_is_counted_and_raises_as_ever(
 async def test_what_a_unit_raises_by_itself_counts_for_nothing(store: Store) -> None:
     failures: list[None] = []
     heard: list[Change] = []
-    counted = Observed(store, lambda: failures.append(None), heard.extend)
+    counted = Observed(store, heard.extend, lambda: failures.append(None))
 
     def mistaken(_: Tx) -> None:
         raise NotFound("There is none.")
@@ -57,7 +57,7 @@ async def test_what_a_unit_raises_by_itself_counts_for_nothing(store: Store) -> 
 
 async def test_each_state_is_told_once_it_is_kept_and_none_that_was_undone(store: Store) -> None:
     heard: list[Change] = []
-    observed = Observed(store, lambda: None, heard.extend)
+    observed = Observed(store, heard.extend)
     await add_videos(store, make_video())
 
     def begin(tx: Tx) -> None:
@@ -104,7 +104,7 @@ async def test_each_state_is_told_once_it_is_kept_and_none_that_was_undone(store
 
 async def test_what_was_undone_is_nothing_to_the_unit_after_it(store: Store) -> None:
     heard: list[Change] = []
-    observed = Observed(store, lambda: None, heard.extend)
+    observed = Observed(store, heard.extend)
     await add_videos(store, make_video())
 
     def begin(tx: Tx) -> None:

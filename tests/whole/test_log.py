@@ -1,4 +1,4 @@
-"""The log tells every change of a video's state, once, as the database's own triggers saw it; and no secret."""
+"""The log tells every change of a state once, as the database's own triggers saw it, for whom and by which request."""
 
 import asyncio
 import json
@@ -139,7 +139,50 @@ async def test_log_tells_each_change_of_state_once_and_no_secret(stage: Stage) -
     assert [event for event, _ in told[made["bought"], 1]] == ["attempt.sending", "attempt.unknown", "attempt.failed"]
     assert events["deleted"][-1] in {"video.deleted", "hold.void", "hold.posted"}
     assert "video.failed" in events["cancelled"]
+    _every_line_names_a_request(stage)
     _every_line_is_clean(stage)
+
+
+def _every_line_names_a_request(stage: Stage) -> None:
+    """That which asked for the video, but for what another request changed: it has an id of its own."""
+    said = [line for line in lines(stage) if line["event"].partition(".")[0] in {"video", "attempt", "hold"}]
+    asked = {line["video"]: line["request"] for line in said if line["event"] == "video.accepted"}
+    assert len(set(asked.values())) == len(asked)
+    others = defaultdict(set)
+    for line in said:
+        assert line["request"].startswith("req_")
+        if line["request"] != asked[line["video"]]:
+            others[line["request"]].add(line["video"])
+    # A cancel, a delete, and what an operator found out, twice.
+    assert len(others) == 4
+    assert all(len(videos) == 1 for videos in others.values())
+
+
+async def test_lines_about_a_video_name_the_request_that_its_customer_was_told(stage: Stage) -> None:
+    await open_stage(stage)
+    answer = await stage.client.post("/v1/videos", json={"prompt": PROMPT, "model": "seedance-2.0"})
+    video = answer.json()["id"]
+    await stage.ended(video)
+    await stage.server.stop()
+    said = [line for line in lines(stage) if line.get("video") == video]
+    assert {line["request"] for line in said} == {answer.headers["x-request-id"]}
+    (accepted,) = [line for line in said if line["event"] == "video.accepted"]
+    (posted,) = [line for line in said if line["event"] == "hold.posted"]
+    assert accepted["hold_microusd"] >= posted["microusd"] > 0
+
+
+async def test_verb_tells_what_it_changes_as_a_server_does(stage: Stage) -> None:
+    await open_stage(stage)
+    await stage.arm("shortapi", "reset_after", count=2)
+    video = await stage.create(PROMPT, model="shortapi/seedance-2.0")
+    await stage.until(video["id"], unknown)
+    asked = [line["request"] for line in lines(stage) if line["event"] == "video.accepted"]
+    status, _, err = await stage.cli("attempts", "resolve", video["id"], "1", "--not-bought", "--reason", "their books")
+    assert status == 0
+    said = [json.loads(line) for line in err.splitlines()]
+    assert [(line["event"], line["was"], line["request"]) for line in said if "was" in line] == [
+        ("attempt.refused", "unknown", asked[0])
+    ]
 
 
 def _every_line_is_clean(stage: Stage) -> None:
@@ -148,8 +191,4 @@ def _every_line_is_clean(stage: Stage) -> None:
     assert "nobody may read" not in text
     assert not [secret for secret in (KEY, *PLAY_KEYS.values()) if f'"{secret}"' in text]
     said = lines(stage)
-    # The worker serves no request; what a request changed is told under its id.
-    by_request = [line for line in said if line["event"] in {"video.accepted", "video.deleted"}]
-    assert by_request
-    assert all(line["request"].startswith("req_") for line in by_request)
     assert all(line["level"] == "warning" for line in said if line["event"] == "attempt.unknown")

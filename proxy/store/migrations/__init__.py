@@ -29,7 +29,7 @@ from proxy.core.errors import ConfigError
 from proxy.store.base import Tx
 from proxy.store.tenants import fact
 
-HEAD = "0008"
+HEAD = "0009"
 """The revision that this version speaks."""
 
 FOLDER = Path(__file__).parent
@@ -61,7 +61,8 @@ def revision_of(place: Path | str) -> str | None:
 
 def works_beside(place: Path | str) -> bool:
     """Whether a newer version, whose schema the database has, leaves this one at work. Raises ConfigError."""
-    return _speaks(_asked(place, "facts", _BESIDE))
+    revision = revision_of(place)
+    return revision is not None and revision > HEAD and _speaks(_asked(place, "facts", _BESIDE))
 
 
 def is_spoken(tx: Tx) -> bool:
