@@ -413,7 +413,11 @@ def attempts_list(state: str, limit: int, sandbox: bool, as_json: bool) -> None:
 @click.option("--reason", required=True, help="How this was found out; kept in the admins' log.")
 @SANDBOX
 def attempts_resolve(video: str, number: int, sandbox: bool, bought: bool, not_bought: bool, **found: Any) -> None:
-    """Say what became of an attempt that is unknown or lost, once the provider's own books have told you."""
+    """
+    Say what became of an attempt that is unknown or lost, once the provider's own books have told you.
+
+    A wrong --seller-id is put right by saying the right one, or --not-bought, while the attempt still runs.
+    """
     from proxy.core.ids import time_hex  # noqa: PLC0415
     from proxy.core.money import usd_text  # noqa: PLC0415
     from proxy.services.resolve import Finding, resolve  # noqa: PLC0415

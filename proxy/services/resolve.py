@@ -4,7 +4,8 @@ An operator says what became of an attempt that nobody could tell the end of.
 Not bought: it counts as refused, at no cost, and its video goes on. Bought under an id that is known:
 it is adopted and polled like any other. Bought, but nobody can name the order: it has failed, at the
 cost that is given or else at the dearest possible; its film will never come, so a video that still
-lives waits for it no longer and moves on by its rule.
+lives waits for it no longer and moves on by its rule. Who gave a wrong id says it again, as long as
+the attempt runs by it.
 """
 
 import re
@@ -20,7 +21,7 @@ from proxy.services.due import wake
 from proxy.services.heal import NOT_BOUGHT, is_free, taken
 from proxy.services.settle import Moved
 from proxy.services.watch import TRAIL_US
-from proxy.store import videos, work
+from proxy.store import tenants, videos, work
 from proxy.store.base import Store, Tx
 from proxy.store.videos import Video
 
@@ -47,10 +48,11 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
 async def resolve(store: Store, new_id: NewId, *, actor: str, video_id: str, number: int, finding: Finding) -> Resolved:
     """
-    The attempt as the finding has it, for good.
+    The attempt as the finding has it.
 
-    Raises NotFound for no such attempt; InvalidValue for one that is neither unknown nor lost, for an id that
-    another attempt holds or that nobody would ask for any more, and for an amount that cannot be.
+    Raises NotFound for no such attempt; InvalidValue for one that is neither unknown nor lost nor runs by an id
+    that was given here, for an id that another attempt holds or that nobody would ask for any more, and for an
+    amount that cannot be.
     """
     cost = _checked(finding)
 
@@ -72,8 +74,8 @@ async def resolve(store: Store, new_id: NewId, *, actor: str, video_id: str, num
             new_id,
             at=tx.now_us,
             actor=actor,
-            action="attempt.resolve",
-            subject=f"{video_id}/{number}",
+            action=_ACTION,
+            subject=_subject(video_id, number),
             before=_shown(before),
             after=_shown(after),
             reason=finding.reason,
@@ -81,6 +83,13 @@ async def resolve(store: Store, new_id: NewId, *, actor: str, video_id: str, num
         return Resolved(video=now, attempt=after, moved=moved)
 
     return await store.write(unit)
+
+
+_ACTION = "attempt.resolve"
+
+
+def _subject(video_id: str, number: int) -> str:
+    return f"{video_id}/{number}"
 
 
 def _checked(finding: Finding) -> int | None:
@@ -113,8 +122,10 @@ def _unresolved(tx: Tx, video_id: str, number: int) -> tuple[Video, Attempt]:
     attempt = videos.attempt_of(tx, video_id, number)
     if video is None or attempt is None:
         raise NotFound(f"There is no attempt {number} of a video {video_id[:80]!r}.")
-    if attempt.state not in {"unknown", "lost"}:
-        raise InvalidValue(f"This attempt is {attempt.state}; only one that is unknown or lost can be resolved.")
+    adopted = attempt.state == "running" and tenants.was_done(tx, _ACTION, _subject(video_id, number))
+    if attempt.state not in {"unknown", "lost"} and not adopted:
+        can = "only one that is unknown or lost, or runs by an id that was given here, can be resolved"
+        raise InvalidValue(f"This attempt is {attempt.state}; {can}.")
     return video, attempt
 
 

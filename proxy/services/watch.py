@@ -195,7 +195,12 @@ def _candidate(video: Video, attempt: Attempt) -> Candidate:
     return settle.candidate_of(video.read_plan(), attempt)
 
 
-async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progress) -> Attempt:
+def _is_that(now_is: Attempt, asked: Attempt) -> bool:
+    """Whether an answer still concerns it: an operator may have found that it was another order, or none."""
+    return now_is.state == "running" and now_is.seller_id == asked.seller_id
+
+
+async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progress) -> Attempt | None:
     """The seller made the film: from now on it may only be fetched, never bought again. Raises LeaseLost."""
     result = answer.result
     assert result is not None, "asked for above"
@@ -203,7 +208,7 @@ async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progre
     def unit(tx: Tx) -> tuple[Video, Attempt | LeaseLost, Moved]:
         video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         moved = Moved()
-        if now_is.state == "running":
+        if _is_that(now_is, attempt):
             now_is = finished(now_is, result, at=tx.now_us)
             videos.save_attempt(tx, now_is)  # evidence, whoever holds the lease
             moved.attempts.append(now_is)
@@ -211,13 +216,15 @@ async def _finished(house: House, claim: Claim, attempt: Attempt, answer: Progre
             work.check(tx, claim)
         except LeaseLost as exc:
             return video, exc, moved  # raised in here, it would undo what was saved
+        if now_is.state != "done":
+            work.again(tx, claim, tx.now_us)
         return video, now_is, moved
 
     video, done, moved = await house.store.write(unit)
     tell(house, video, moved)
     if isinstance(done, LeaseLost):
         raise done
-    return done
+    return done if done.state == "done" else None
 
 
 async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal) -> None:
@@ -227,7 +234,7 @@ async def _failed(house: House, claim: Claim, attempt: Attempt, answer: Refusal)
         moved = Moved()
         video, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
-        if now_is.state != "running":
+        if not _is_that(now_is, attempt):
             work.again(tx, claim, tx.now_us)  # somebody else has heard another answer
             return video, moved
         failed = msgspec.structs.replace(
@@ -256,6 +263,9 @@ async def _missing(house: House, claim: Claim, video: Video, attempt: Attempt, a
     def unit(tx: Tx) -> Attempt | None:
         now, now_is = videos.take_attempt(tx, attempt.video_id, attempt.number)
         work.check(tx, claim)
+        if not _is_that(now_is, attempt):
+            work.again(tx, claim, tx.now_us)
+            return None
         since = tx.now_us if now_is.missing_since is None else now_is.missing_since
         denied = msgspec.structs.replace(now_is, missing=now_is.missing + 1, missing_since=since)
         if denied.missing < LOST_AFTER or tx.now_us - since < LOST_AFTER_US:

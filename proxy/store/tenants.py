@@ -308,6 +308,11 @@ _ACTS = Statement(
     .order_by(admin_log.c.at.desc(), admin_log.c.id.desc())
     .limit(bindparam("most"))
 )
+_WAS_DONE = Statement(
+    select(admin_log.c.id)
+    .where(admin_log.c.action == bindparam("action"), admin_log.c.subject == bindparam("subject"))
+    .limit(1)
+)
 _EVER = 2**62
 
 
@@ -320,6 +325,11 @@ def act_by_id(tx: Tx, act_id: str) -> AdminAct | None:
     """One of them."""
     rows = as_structs(AdminAct, tx.rows(_ACT_BY_ID, id=act_id))
     return rows[0] if rows else None
+
+
+def was_done(tx: Tx, action: str, subject: str) -> bool:
+    """Whether an operator has done this to it, ever. Reads the whole log."""
+    return tx.one(_WAS_DONE, action=action, subject=subject) is not None
 
 
 def acts(tx: Tx, *, most: int, after: AdminAct | None = None) -> list[AdminAct]:

@@ -138,6 +138,46 @@ async def test_cost_that_is_given_with_an_id_counts_as_stated(house: Rehearsal) 
     assert (await house.balances())["provider:fal:payable"] == -1_100_000
 
 
+async def test_wrong_id_is_put_right_by_another_finding(house: Rehearsal) -> None:
+    video_id = await unknown(house)
+    await say(house, video_id, bought=True, seller_id="wrong")
+    await say(house, video_id, bought=True, seller_id="wrong-again", cost_usd="0.96")
+    resolved = await say(house, video_id, bought=True, seller_id="req-1")
+    assert (resolved.attempt.state, resolved.attempt.seller_id) == ("running", "req-1")
+    assert resolved.attempt.cost_microusd is None
+    resolved = await say(house, video_id, bought=False)
+    assert resolved.attempt.state == "refused"
+    assert await acts(house) == 4
+    runflow = Runflow()
+    house.answers(runflow)
+    await house.run(20)
+    assert await house.states(video_id) == ["refused", "done"]
+    with pytest.raises(InvalidValue, match="This attempt is refused"):
+        await say(house, video_id, bought=True, seller_id="req-1")
+
+
+@pytest.mark.parametrize("status", [200, 404, 422])
+async def test_answer_about_a_wrong_id_that_was_put_right_meanwhile_is_nobodys(house: Rehearsal, status: int) -> None:
+    video_id = await unknown(house)
+    await say(house, video_id, bought=True, seller_id="wrong")
+    asked: list[str] = []
+
+    async def meanwhile(_: str, call: Call) -> Reply:
+        asked.append(call.path)
+        if "wrong" not in call.path:
+            return await nobody_answers(_, call)
+        await say(house, video_id, bought=True, seller_id="right")
+        if status != 200:
+            return reply(status, {"detail": "no such thing"})
+        return reply(200, {"status": "COMPLETED", "video": {"url": "https://files.example/of-another.mp4"}})
+
+    house.answers(meanwhile)
+    await house.run(10)
+    assert [path for path in asked if "right" in path]
+    attempts = await house.attempts(video_id)
+    assert [(one.state, one.seller_id, one.link, one.missing) for one in attempts] == [("running", "right", None, 0)]
+
+
 async def test_id_that_another_attempt_holds_is_refused(house: Rehearsal) -> None:
     video_id = await unknown(house)
     house.answers(FalOrder("fal-9"))
