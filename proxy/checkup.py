@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import stat
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
 from proxy.api.patience import CONNECTIONS_MAX, FILES_MAX
 from proxy.core.account import Account
@@ -15,7 +17,7 @@ from proxy.core.clock import SECOND_US, Clock, iso, system_clock
 from proxy.core.errors import ConfigError, ReelayError
 from proxy.core.ids import time_hex
 from proxy.core.money import usd_text
-from proxy.opening import make_data_folder, open_store, owed_but_vanished, read_rules
+from proxy.opening import PlayKeys, make_data_folder, open_store, owed_but_vanished, read_rules
 from proxy.outside.base import Room, Storage, StorageFailed
 from proxy.outside.disk import LocalDisk
 from proxy.outside.guard import is_allowed
@@ -26,7 +28,7 @@ from proxy.providers.registry import load_adapters
 from proxy.services.audit import glance
 from proxy.services.disks import FULL_RATIO
 from proxy.services.doctor import Finding, Look, Verdict, look_at
-from proxy.services.overview import unsettled
+from proxy.services.overview import unknown_exposure
 from proxy.settings import Settings, WithFiles, exposures, read_settings, unknown_names
 from proxy.store import migrations, moments
 from proxy.store.base import Store
@@ -54,40 +56,50 @@ ANSWER_TIMEOUT_S = 5.0
 STORAGE_TIMEOUT_S = 10.0
 
 
-async def checkup(env: Mapping[str, str], *, clock: Clock = system_clock) -> AsyncIterator[Finding]:
+async def checkup(
+    env: Mapping[str, str], *, sandbox: bool = False, clock: Clock = system_clock
+) -> AsyncIterator[Finding]:
     """
     Findings as they are made, beside a server or without one; nothing secret is in any.
 
-    Buys nothing and changes nothing: the only file it makes is a probe in the storage, which it deletes.
-    `clock` is this machine's.
+    Buys nothing and changes nothing: what it makes is a probe in the storage, and an empty folder where one is to
+    be made by the first start; it deletes both. `sandbox`: of its own files, and without sellers, for a sandbox
+    plays them itself. `clock` is this machine's.
     """
     try:
-        settings = read_settings(env)
+        settings = read_settings(env, sandbox=sandbox)
     except ConfigError as exc:
         yield _problem("settings", str(exc), "set it right; README lists every setting")
         return
-    rules, findings = _rules(settings, env)
+    rules, findings = _rules(settings, PlayKeys() if sandbox else WithFiles(env))
     redact = Redaction(_secrets(settings, rules)).text
-    async for finding in _all(settings, env, rules, findings, clock):
+    async for finding in _all(settings, env, rules, findings, clock, sandbox=sandbox):
         advice = None if finding.advice is None else redact(finding.advice)
         yield Finding(verdict=finding.verdict, subject=finding.subject, detail=redact(finding.detail), advice=advice)
 
 
 async def _all(
-    settings: Settings, env: Mapping[str, str], rules: Rules | None, of_rules: list[Finding], clock: Clock
+    settings: Settings,
+    env: Mapping[str, str],
+    rules: Rules | None,
+    of_rules: list[Finding],
+    clock: Clock,
+    *,
+    sandbox: bool,
 ) -> AsyncIterator[Finding]:
-    for finding in (*_settings(settings, env), *of_rules, *(_keys(rules) if rules is not None else ())):
+    bought = None if sandbox else rules
+    for finding in (*_settings(settings, env), *of_rules, *(_keys(bought) if bought is not None else ())):
         yield finding
     async for finding in _database(settings, rules, clock):
         yield finding
     async for finding in _storage(settings):
         yield finding
     yield _open_files()
-    served = await _server(settings)
+    served = await _server(settings, sandbox=sandbox)
     yield served[0]
     async for finding in _public_address(settings, serving=served[1]):
         yield finding
-    looks = [] if rules is None else await _sellers(rules, clock)
+    looks = [] if bought is None else await _sellers(bought, clock)
     for look in looks:
         yield look.finding
     for finding in _clock(looks):
@@ -125,7 +137,7 @@ def _settings(settings: Settings, env: Mapping[str, str]) -> list[Finding]:
 
 def _rules(settings: Settings, env: Mapping[str, str]) -> tuple[Rules | None, list[Finding]]:
     try:
-        rules = read_rules(settings.rules, WithFiles(env))
+        rules = read_rules(settings.rules, env)
     except ConfigError as exc:
         return None, [_problem("rules", str(exc), "mend them; `reelay check` reads them again")]
     found = [_ok("rules", f"{settings.rules}: {len(rules.rules)} rules, {len(rules.offers)} offers")]
@@ -177,7 +189,7 @@ def _placeholder(key: str) -> str | None:
 async def _database(settings: Settings, rules: Rules | None, clock: Clock) -> AsyncIterator[Finding]:
     place = settings.database
     if isinstance(place, Path) and not place.exists():
-        yield _ok("database", f"{place} will be made by the first start")
+        yield _to_be_made("database", place, place.parent)
         return
     try:
         if isinstance(place, Path):
@@ -295,7 +307,7 @@ async def _in_the_books(store: Store, rules: Rules | None, clock: Clock) -> Asyn
     else:
         checked = "never gone through yet" if books.checked_at is None else f"last compared {iso(books.checked_at)}"
         yield _ok("books", f"the last day balances; {checked}")
-    unknown = await unsettled(store)
+    unknown = await unknown_exposure(store)
     if unknown.attempts:
         oldest = _seconds(now_us - unknown.oldest_at)
         told = f"{unknown.attempts}, the oldest for {oldest}; they may have cost ${usd_text(unknown.possible_microusd)}"
@@ -314,7 +326,7 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
     try:
         storage = open_storage(settings.storage_url)
         if isinstance(storage, Folder) and not storage.root.exists():
-            yield _ok("storage", f"{settings.storage_url} will be made by the first start")
+            yield _to_be_made("storage", settings.storage_url, storage.root)
         else:
             async with asyncio.timeout(STORAGE_TIMEOUT_S):
                 await probe(storage, time_hex(system_clock()))
@@ -329,6 +341,18 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
         folder = next(parent for parent in settings.database.absolute().parents if parent.exists())
         async for finding in _disk("disk of the database", LocalDisk(folder)):
             yield finding
+
+
+def _to_be_made(subject: str, what: Path | str, folder: Path) -> Finding:
+    """By the first start, which makes the folder and those above it where they are not there."""
+    above = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=above, prefix=".reelay-doctor-"):
+            pass
+    except OSError as exc:
+        why = f"{what} cannot be made: {above}: {exc.strerror}"
+        return _problem(subject, why, "name a place that is ours to write, or make it so")
+    return _ok(subject, f"{what} will be made by the first start")
 
 
 async def _disk(subject: str, disk: Storage | LocalDisk) -> AsyncIterator[Finding]:
@@ -362,11 +386,14 @@ def _open_files() -> Finding:
 # The server and its public address
 
 
-async def _server(settings: Settings) -> tuple[Finding, bool]:
-    """And whether one of ours answers on this machine."""
+async def _server(settings: Settings, *, sandbox: bool) -> tuple[Finding, bool]:
+    """And whether one of ours, of that kind, answers on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  # nothing is bound here
     origin = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
     alive = await _is_alive(origin)
+    if alive is None and await _plays(origin) != sandbox:
+        kind = "real" if sandbox else "a sandbox, which buys nothing"
+        return _problem("server", f"the one at {origin} is {kind}", "set REELAY_PORT, or see --sandbox"), False
     if alive is None:
         return _ok("server", f"it answers at {origin}"), True
     if alive != _NOBODY:
@@ -390,6 +417,16 @@ async def _is_alive(origin: str) -> str | None:
         return f"it does not speak HTTP as expected ({type(exc).__name__})"
     ours = answer.status_code == 200 and answer.content == b'{"status":"ok"}'
     return None if ours else f"/healthz answers with status {answer.status_code} and is not Reelay's"
+
+
+async def _plays(origin: str) -> bool:
+    """Whether the server there is a sandbox."""
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_TIMEOUT_S) as client:
+            told = msgspec.json.decode((await client.get(f"{origin}/readyz")).content)
+    except (httpx.HTTPError, msgspec.DecodeError):
+        return False
+    return isinstance(told, dict) and told.get("sandbox") is True
 
 
 async def _public_address(settings: Settings, *, serving: bool) -> AsyncIterator[Finding]:

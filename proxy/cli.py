@@ -164,8 +164,9 @@ def check(file: Path | None, as_json: bool) -> None:
 @click.option("--max-usd", default="1", show_default=True, help="With --live: refuse what may cost more.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask before buying.")
 @click.option("--out", type=click.Path(path_type=Path), help="With --live: keep the film here.")
+@SANDBOX
 @verbs.JSON_OUTPUT
-def doctor(live: str | None, max_usd: str, yes: bool, out: Path | None, as_json: bool) -> None:
+def doctor(live: str | None, max_usd: str, yes: bool, out: Path | None, sandbox: bool, as_json: bool) -> None:
     """
     Check settings, rules, keys, database, books, storage, disks, addresses, sellers and clocks; exit 1 on a problem.
 
@@ -176,13 +177,15 @@ def doctor(live: str | None, max_usd: str, yes: bool, out: Path | None, as_json:
     if live is not None:
         if as_json:
             raise ConfigError("--live tells in words alone; --json cannot stand beside it")
+        if sandbox:
+            raise ConfigError("--live buys; no sandbox does")
         _doctor_live(live, max_usd, yes=yes, out=out)
         return
     from proxy.checkup import checkup  # noqa: PLC0415
 
     async def run() -> list[Any]:
         found = []
-        async for finding in checkup(os.environ):
+        async for finding in checkup(os.environ, sandbox=sandbox):
             found.append(finding)
             if not as_json:
                 colour = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.verdict]

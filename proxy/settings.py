@@ -84,17 +84,17 @@ NAMES = tuple(name.upper() for name in Settings.__struct_fields__)
 
 def read_settings(env: Mapping[str, str], *, sandbox: bool = False) -> Settings:
     """
-    Raises ConfigError with one line for a value that cannot be.
+    Raises ConfigError with one line that tells every value that cannot be.
 
     The sandbox has files of its own, so that play money never meets real money.
     """
     value = _Reader(env)
     bootstrap_key = value.secret("BOOTSTRAP_KEY")
     if bootstrap_key is not None and len(bootstrap_key) < LEAST_KEY_CHARS:
-        raise ConfigError(f"REELAY_BOOTSTRAP_KEY needs at least {LEAST_KEY_CHARS} characters")
+        value.wrong.append(f"REELAY_BOOTSTRAP_KEY needs at least {LEAST_KEY_CHARS} characters")
     secret = value.secret("SECRET")
     if secret is not None and any(len(one.strip()) < LEAST_SECRET_CHARS for one in secret.split(",")):
-        raise ConfigError(f"each REELAY_SECRET needs at least {LEAST_SECRET_CHARS} characters")
+        value.wrong.append(f"each REELAY_SECRET needs at least {LEAST_SECRET_CHARS} characters")
     if bootstrap_key is None and sandbox:
         bootstrap_key = SANDBOX_KEY
     stem = "sandbox" if sandbox else "reelay"
@@ -115,9 +115,16 @@ def read_settings(env: Mapping[str, str], *, sandbox: bool = False) -> Settings:
         sandbox_speed=value.positive("SANDBOX_SPEED", 40.0),
     )
     if settings.port and settings.port == settings.metrics_port:
-        raise ConfigError(f"REELAY_METRICS_PORT {settings.port} is REELAY_PORT too; metrics need a port of their own")
-    if not isinstance(settings.database, Path) and settings.secret is None:
-        raise ConfigError("REELAY_SECRET is needed with PostgreSQL: every process that serves it must have the same")
+        value.wrong.append(f"REELAY_METRICS_PORT {settings.port} is REELAY_PORT too; metrics need a port of their own")
+    try:
+        if not isinstance(settings.database, Path) and settings.secret is None:
+            value.wrong.append(
+                "REELAY_SECRET is needed with PostgreSQL: every process that serves it must have the same"
+            )
+    except ConfigError as exc:
+        value.wrong.append(str(exc))
+    if value.wrong:
+        raise ConfigError("; ".join(value.wrong))
     return settings
 
 
@@ -213,8 +220,11 @@ def _make_secret(path: Path) -> None:
 
 
 class _Reader:
+    """Whatever cannot be stands in `wrong` then, and what is read in its place means nothing."""
+
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
+        self.wrong: list[str] = []
 
     def text(self, name: str) -> str | None:
         return self._env.get(f"REELAY_{name}", "").strip() or None
@@ -222,15 +232,21 @@ class _Reader:
     def secret(self, name: str) -> str | None:
         plain, path = self.text(name), self.text(f"{name}_FILE")
         if plain is not None and path is not None:
-            raise ConfigError(f"REELAY_{name} and REELAY_{name}_FILE are both set; one is enough")
-        return _contents(f"REELAY_{name}_FILE", path) if path is not None else plain
+            self.wrong.append(f"REELAY_{name} and REELAY_{name}_FILE are both set; one is enough")
+        elif path is not None:
+            try:
+                return _contents(f"REELAY_{name}_FILE", path)
+            except ConfigError as exc:
+                self.wrong.append(str(exc))
+        return plain
 
     def port(self, name: str, default: int | None) -> int | None:
         text = self.text(name)
         if text is None:
             return default
         if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
-            raise ConfigError(f"REELAY_{name} {text!r} is no port")
+            self.wrong.append(f"REELAY_{name} {text!r} is no port")
+            return default
         return int(text)
 
     def url(self, name: str) -> str | None:
@@ -244,19 +260,20 @@ class _Reader:
         except ValueError:
             plain = None
         if not plain:
-            raise ConfigError(f"REELAY_{name} {text!r} is no http or https address")
+            self.wrong.append(f"REELAY_{name} {text!r} is no http or https address")
         return text.rstrip("/")
 
     def networks(self, name: str) -> tuple[IPNetwork, ...]:
         try:
             return tuple(ipaddress.ip_network(one.strip()) for one in (self.text(name) or "").split(",") if one.strip())
         except ValueError as exc:
-            raise ConfigError(f"REELAY_{name}: {exc}") from exc
+            self.wrong.append(f"REELAY_{name}: {exc}")
+            return ()
 
     def log(self) -> Literal["json", "console"]:
         text = self.text("LOG")
         if text not in {None, "json", "console"}:
-            raise ConfigError(f"REELAY_LOG {text!r} is neither json nor console")
+            self.wrong.append(f"REELAY_LOG {text!r} is neither json nor console")
         return "console" if text == "console" else "json"
 
     def positive(self, name: str, default: float) -> float:
@@ -266,5 +283,5 @@ class _Reader:
         except ValueError:
             number = 0
         if not 0 < number < 1e6:
-            raise ConfigError(f"REELAY_{name} {text!r} is no positive number")
+            self.wrong.append(f"REELAY_{name} {text!r} is no positive number")
         return number

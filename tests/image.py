@@ -164,7 +164,7 @@ def _carry_out(stage: Stage, instruction: str, value: str, known: dict[str, str]
         case "EXPOSE":
             pass
         case _:
-            raise NotImplementedError(instruction)
+            raise ValueError(f"{instruction} is no instruction that can be followed here")
 
 
 def _pairs(value: str, known: dict[str, str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ from tests.databases import Database, OwnServer, server
 from tests.object_store import BUCKET, new_prefix, object_store
 from tests.ports import free_port
 from tests.store.rows import make_attempt, make_settlement, make_tenant, make_video
-from tests.whole.stage import PLAY_KEYS, ROOT, SELLERS
+from tests.whole.stage import PLAY_KEYS, ROOT, SELLERS, start
 
 __all__ = ["sellers"]
 
@@ -128,6 +128,25 @@ async def test_whatever_is_wrong_comes_with_advice_and_what_is_well_with_none(tm
 async def test_settings_that_cannot_be_end_it(tmp_path: Path) -> None:
     found = await findings(environment(tmp_path, REELAY_PORT="http"))
     assert [(one.verdict, one.detail) for one in found] == [("problem", "REELAY_PORT 'http' is no port")]
+
+
+async def test_every_setting_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
+    (only,) = await findings(environment(tmp_path, REELAY_PORT="http", REELAY_LOG="xml", REELAY_DATABASE_URL="a.db"))
+    assert [word in only.detail for word in ("REELAY_PORT", "REELAY_LOG", "REELAY_DATABASE_URL")] == [True] * 3
+
+
+async def test_sandbox_is_looked_at_by_its_own_files_and_takes_no_real_servers_place(tmp_path: Path) -> None:
+    port = free_port()
+    env = environment(tmp_path, REELAY_PORT=str(port), FAL_KEY="")
+    server = await start(["serve", "--sandbox"], env, tmp_path, port, "/readyz")
+    try:
+        real, play = await findings(env), await findings(env, sandbox=True)
+    finally:
+        await server.stop()
+    assert of(real, "server").detail == f"the one at http://127.0.0.1:{port} is a sandbox, which buys nothing"
+    assert told(play, "problem") == []
+    assert of(play, "server").verdict == "ok"
+    assert not [one for one in play if one.subject.startswith(("key of", "provider"))]
 
 
 async def test_doubts_are_warnings(tmp_path: Path) -> None:
@@ -344,6 +363,16 @@ async def test_clock_is_held_against_that_of_postgresql(tmp_path: Path) -> None:
 
 
 # Storage, disks, open files
+
+
+async def test_place_that_cannot_be_made_is_a_problem(tmp_path: Path) -> None:
+    env = environment(
+        tmp_path, REELAY_STORAGE_URL="file:/proc/films", REELAY_DATABASE_URL="sqlite:////proc/data/reelay.db"
+    )
+    assert [one for one in told(await findings(env), "problem") if one.startswith(("database:", "storage:"))] == [
+        "database: /proc/data/reelay.db cannot be made: /proc: No such file or directory",
+        "storage: file:/proc/films cannot be made: /proc: No such file or directory",
+    ]
 
 
 async def test_storage_is_tried_and_left_as_it_was(tmp_path: Path) -> None:

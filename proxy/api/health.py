@@ -34,7 +34,8 @@ async def ready(request: AnyRequest) -> Response[bytes]:
     Say whether requests are answered: the database does, this version speaks its schema, and nobody asked for the end.
 
     A disk that is nearly full is told, but changes nothing here: creates are refused one by one, while films
-    can still be watched and downloaded, which a server that is taken out of service could not offer.
+    can still be watched and downloaded, which a server that is taken out of service could not offer. A sandbox
+    says so.
     """
     house = house_of(request)
     if house.draining:
@@ -45,7 +46,11 @@ async def ready(request: AnyRequest) -> Response[bytes]:
         return Response(b'{"status":"database"}', media_type="application/json", status_code=503)
     if not spoken:
         return Response(b'{"status":"schema"}', media_type="application/json", status_code=503)
-    told = {"status": "ready", **({"full": sorted(house.full)} if house.full else {})}
+    told: dict[str, Any] = {"status": "ready"}
+    if house.sandbox:
+        told["sandbox"] = True
+    if house.full:
+        told["full"] = sorted(house.full)
     return Response(msgspec.json.encode(told), media_type="application/json")
 
 

@@ -59,8 +59,9 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def used_ratio(self) -> float:
-        """0 to 1."""
-        return self.used_bytes / (self.free_bytes + self.used_bytes)
+        """0 to 1; a disk without any room is full."""
+        size_bytes = self.free_bytes + self.used_bytes
+        return self.used_bytes / size_bytes if size_bytes else 1.0
 
 
 class Disk(Protocol):

@@ -220,7 +220,7 @@ def _translated(cause: Exception) -> httpx.TransportError:
     return httpx.ReadError(type(cause).__name__)
 
 
-class _DroppedError(aiohttp.ClientConnectionError):
+class ConnectionDroppedError(aiohttp.ClientConnectionError):
     """A dropped connection in a shape that aiohttp does not take as a reason to send again."""
 
 
@@ -235,7 +235,7 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise _DroppedError(type(exc).__name__) from exc
+        raise ConnectionDroppedError(type(exc).__name__) from exc
 
 
 async def _repeat_only_get(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -76,7 +76,7 @@ def attempt_line(attempt: Attempt, tenant: str, status: str, now_us: int) -> Att
     )
 
 
-class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
+class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts that nobody can tell the end of: unknown and lost."""
 
     attempts: int
@@ -86,17 +86,17 @@ class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
     """What they may have cost."""
 
 
-async def unsettled(store: Store) -> Unsettled:
+async def unknown_exposure(store: Store) -> Exposure:
     """Of all providers together."""
 
-    def unit(tx: Tx) -> Unsettled:
+    def unit(tx: Tx) -> Exposure:
         by_provider = videos.unknown_by_provider(tx).values()
         oldest = [
             attempt.started_at
             for state in ("unknown", "lost")
             for attempt, _, _ in videos.attempts_in_state(tx, state, most=1)
         ]
-        return Unsettled(
+        return Exposure(
             attempts=sum(count for count, _ in by_provider),
             oldest_at=min(oldest, default=0),
             possible_microusd=sum(microusd for _, microusd in by_provider),
