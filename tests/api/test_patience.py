@@ -160,11 +160,11 @@ async def test_slow_request_ends_without_an_answer(port: int, sent: bytes, endle
 @pytest.mark.parametrize(
     ("sent", "endless"),
     [
-        (b"GET /", b"x" * 4096),
-        (b"GET / HTTP/1.1\r\nx: ", b"x" * 4096),
-        (b"GET / HTTP/1.1\r\n", b"x: y\r\n" * 700),
-        (CHUNKED + b"0\r\n", b"x: y\r\n" * 700),
-        (CHUNKED + b"5;x=", b"x" * 4096),
+        (b"GET /", b"x" * 16384),
+        (b"GET / HTTP/1.1\r\nx: ", b"x" * 16384),
+        (b"GET / HTTP/1.1\r\n", b"x: y\r\n" * 2800),
+        (CHUNKED + b"0\r\n", b"x: y\r\n" * 2800),
+        (CHUNKED + b"5;x=", b"x" * 16384),
     ],
     ids=["address", "header", "headers", "trailers", "chunk's extension"],
 )
