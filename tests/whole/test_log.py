@@ -90,6 +90,8 @@ async def live(stage: Stage) -> dict[str, str]:
     (await stage.client.post(f"/v1/videos/{cancelled['id']}/cancel")).raise_for_status()
     deleted = await stage.create(PROMPT, model="fal/seedance-2.0")
     (await stage.client.delete(f"/v1/videos/{deleted['id']}")).raise_for_status()
+    for video in (fallen_back, refused):
+        await stage.ended(video["id"])  # they move on to the seller that is armed now
     await stage.arm("shortapi", "reset_after", count=2)
     denied = await stage.create(PROMPT, model="shortapi/seedance-2.0")
     await stage.until(denied["id"], unknown)
